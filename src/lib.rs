@@ -1,0 +1,24 @@
+//! testrun-exporter: hosted test runs as Prometheus metrics.
+//!
+//! Facts flow one way, from a platform to a scrape:
+//!
+//! ```text
+//! main -> app -> config, poll, store, metrics, web, simulate
+//! poll -> sources -> transport (Request, Reply)      what to ask, when to ask
+//! poll -> transport (trait), metrics::own            how it is sent, what it cost
+//! store -> model                                     what is counted, once
+//! metrics::render -> store::Snapshot, model, catalog what is shown
+//! web -> nothing of ours                             how it is served
+//! ```
+//!
+//! ARCHITECTURE.md says what each room refuses to do; a test holds the rooms to it.
+
+pub mod config;
+pub mod metrics;
+pub mod model;
+pub mod poll;
+pub mod simulate;
+pub mod sources;
+pub mod store;
+pub mod transport;
+pub mod web;

@@ -1,0 +1,130 @@
+//! What is published: plain values, complete and consistent, shared by reference and never changed.
+//! No logic lives here beyond a histogram's arithmetic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunOutcome};
+
+/// All sources' data at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Grows by one with each publication.
+    pub generation: u64,
+    /// By source name.
+    pub sources: Vec<Arc<SourceSnapshot>>,
+}
+
+/// One source's data as of its last complete round.
+#[derive(Debug, Clone)]
+pub struct SourceSnapshot {
+    /// The `source` label.
+    pub source: Name,
+    /// The platform's name of the project, if it has told.
+    pub project: Option<Name>,
+    /// By group.
+    pub groups: Vec<GroupRow>,
+    /// Runs that ended in an error, by environment and code. Pre-created: every code of `error_codes` is present.
+    pub run_errors: BTreeMap<Name, [u64; ErrorCode::COUNT]>,
+    /// The codes that this platform can tell, the only ones shown.
+    pub error_codes: &'static [ErrorCode],
+    /// The states that this platform has, the only ones shown.
+    pub active_states: &'static [ActiveState],
+    /// Runs that are not finished, by environment.
+    pub runs_active: BTreeMap<Name, [u64; ActiveState::COUNT]>,
+    /// By (environment, branch, case), within the series budget.
+    pub cases: Vec<CaseRow>,
+    /// The text of the cases in `cases`, by case.
+    pub case_infos: Vec<CaseInfo>,
+    /// Cases by environment and current outcome: exact, whatever the budget leaves out.
+    pub case_outcomes: BTreeMap<Name, [u64; CaseOutcome::COUNT]>,
+    /// Cases (rows) that the series budget left out.
+    pub cases_left_out: u64,
+    /// When the round that this is the result of ended.
+    pub as_of: Timestamp,
+}
+
+/// Runs of one group.
+#[derive(Debug, Clone)]
+pub struct GroupRow {
+    /// Which.
+    pub group: Group,
+    /// Finished runs counted, by outcome.
+    pub runs: [u64; RunOutcome::COUNT],
+    /// Case results summed over them, from the runs' own counts.
+    pub cases: [u64; CaseOutcome::COUNT],
+    /// Start to end.
+    pub duration: Histogram,
+    /// Creation to start.
+    pub queue: Histogram,
+    /// The run that ended last.
+    pub last: Option<Run>,
+}
+
+/// One case in one group.
+#[derive(Debug, Clone)]
+pub struct CaseRow {
+    /// Where.
+    pub group: Group,
+    /// Which.
+    pub case: Name,
+    /// Results counted, by outcome.
+    pub results: [u64; CaseOutcome::COUNT],
+    /// Retries counted.
+    pub retries: u64,
+    /// Seconds of the results that told a duration.
+    pub duration_sum: f64,
+    /// How many told one.
+    pub duration_count: u64,
+    /// The result of the run that ended last.
+    pub last: Option<LastResult>,
+    /// When it last passed, flaky or not.
+    pub last_pass: Option<Timestamp>,
+    /// Failures since then.
+    pub consecutive_failures: u64,
+}
+
+/// The newest result of a case in a group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastResult {
+    /// How it went.
+    pub outcome: CaseOutcome,
+    /// When it was executed; else when its run ended.
+    pub at: Option<Timestamp>,
+    /// Seconds.
+    pub duration_seconds: Option<f64>,
+}
+
+/// Observations in buckets of fixed upper bounds, plus the one without a bound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram {
+    /// Upper bounds in seconds, ascending, without +Inf.
+    pub bounds: &'static [f64],
+    /// Observations per bucket, not cumulated; one more than `bounds`.
+    pub counts: Vec<u64>,
+    /// Sum of the observations.
+    pub sum: f64,
+}
+
+impl Histogram {
+    /// An empty one.
+    #[must_use]
+    pub fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
+    }
+
+    /// Adds one observation.
+    pub fn observe(&mut self, value: f64) {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
+        self.counts[bucket] += 1;
+        self.sum += value;
+    }
+
+    /// How many observations there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
