@@ -184,7 +184,10 @@ impl Run {
     /// What the last run is chosen by: the end, then the id. A run whose end is unknown is placed by its creation.
     #[must_use]
     pub fn order(&self) -> (Timestamp, RunId) {
-        (self.ended.or(self.started).or(self.created).unwrap_or(Timestamp::MIN), self.id)
+        (
+            self.ended.or(self.started).or(self.created).unwrap_or(Timestamp::MIN),
+            self.id,
+        )
     }
 
     /// Seconds from creation to start, if both are known and in order.
@@ -230,11 +233,11 @@ pub struct CaseResult {
 pub struct CaseInfo {
     /// The case.
     pub case: Name,
-    /// Its title (Sample Platform: the command).
+    /// Its title (Sample Platform: the sample's name).
     pub name: Name,
     /// Its suite (Sample Platform: the categories).
     pub suite: Name,
-    /// Its file (Sample Platform: the sample's name).
+    /// Its file (Sample Platform: the command).
     pub file: Name,
 }
 

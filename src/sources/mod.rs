@@ -1,6 +1,11 @@
 //! The platforms: what to ask next, and how to read the answer. One file per platform plus its private wire types.
 //! A source never awaits, never sees a clock (it is told the time), never logs, and never knows about pauses or retries.
 
+pub mod empirical;
+mod loose;
+mod pager;
+pub mod sample_platform;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -94,6 +99,8 @@ pub struct CaseSettings {
     pub max: usize,
     /// Case ids in one history request (Empirical).
     pub batch_size: usize,
+    /// How long after a run's end its results are first asked for (Empirical): analytics lag behind.
+    pub analytics_lag: Duration,
 }
 
 impl CaseSettings {

@@ -1,0 +1,952 @@
+//! Empirical as a state machine: what is worth a request in a round, in which order, and what an answer means.
+//! Never reads JSON by hand (`wire`), never decides what counts (`store`).
+//!
+//! A round: the list of runs, newest first, down to what is known; the state of the runs that are not finished (the list
+//! does not tell it); the details of those that have finished; the history of the cases that those ran; and, while the
+//! round's allowance lasts, the last pass of cases without one. At the first meeting the finished runs are only
+//! presumed so by elimination: a few requests for the active ones instead of one for each of a month's runs.
+
+mod cases;
+mod runs;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::cases::{Batch, Cases};
+use self::runs::{LIFECYCLE, Runs, Standing, Told, case_outcome, told};
+use super::loose::{self, missing, read};
+use super::pager::Pager;
+use super::{Discovery, Learned, Progress, Rejection, Settings, Source};
+use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
+use crate::transport::{Analytics, Reply, Request};
+
+const LIST: &str = "/api/test-runs";
+const DETAILS: &str = "/api/test-runs/{id}";
+const ANALYTICS_CASES: &str = "/api/v2/analytics/test-cases";
+const REGISTRY: &str = "/api/v2/test-cases";
+
+/// The platform's largest page of runs; one such page is what an idle round costs.
+const PAGE: usize = 100;
+/// A walk ends here at the latest: 20,000 runs.
+const PAGES_MAX: usize = 200;
+/// Up to so many runs are asked about one by one; above, four filtered lists tell all of them.
+const ONE_BY_ONE_MAX: usize = LIFECYCLE.len();
+/// Newest finished runs of a group whose details are read at the first meeting: one of them ended last, and together they
+/// list the cases that run nowadays.
+const FIRST_DETAILS: usize = 3;
+/// Single answers that may be missing without the round failing: one sick row must not blind the source.
+const FORGIVEN_MAX: u32 = 3;
+/// Last passes asked for in one round: a slow cadence, there is one request for each case.
+const LAST_PASSES_PER_ROUND: u32 = 3;
+/// How far back a last pass is looked for. The platform names no maximum.
+const LAST_PASS_DAYS: u64 = 365;
+/// The listings of cases are read anew at most so often, and only after a run has finished.
+const DISCOVERY_PAUSE: SignedDuration = SignedDuration::from_hours(1);
+/// Runs that ended so recently at the first meeting may not be in the analytics yet.
+const RECENT: SignedDuration = SignedDuration::from_mins(15);
+
+/// The question that is out.
+#[derive(Debug, Clone, PartialEq)]
+enum Ask {
+    List,
+    State(usize),
+    Details(RunId),
+    Discover,
+    History(Batch),
+    LastPass(Name),
+    Foreign(RunId),
+}
+
+/// How far the round has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    List,
+    States(usize),
+    Rest,
+}
+
+/// A last pass in a run that is not in the table: its group must be learned from its details.
+#[derive(Debug)]
+struct ForeignPass {
+    run: RunId,
+    case: Name,
+    at: Timestamp,
+}
+
+/// Empirical, as one source sees it.
+pub struct Empirical {
+    settings: Settings,
+    runs: Runs,
+    cases: Cases,
+    project: Option<Name>,
+    /// Whether a first round has classified everything: what was finished before is the baseline.
+    met: bool,
+    /// Whether the list's `state` filter is believed.
+    state_filter: bool,
+    /// Runs finished before the first meeting whose details are read all the same.
+    candidates: BTreeSet<RunId>,
+    batch_size: usize,
+    batch_size_max: usize,
+    discovered: Option<Timestamp>,
+    discovery_wanted: bool,
+    foreign: Vec<ForeignPass>,
+    failures_in_a_row: u32,
+    // One round:
+    now: Timestamp,
+    allowance: usize,
+    stage: Stage,
+    pager: Pager,
+    pages: usize,
+    classified: BTreeSet<RunId>,
+    highest: Option<RunId>,
+    last_state_list: BTreeSet<RunId>,
+    told_active: Option<Vec<ActiveRun>>,
+    forgiven: u32,
+    last_passes: u32,
+    discovery_page: usize,
+    backlog: usize,
+    ask: Option<Ask>,
+}
+
+impl Empirical {
+    /// A source that has not met its platform yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let cases = Cases::new(&settings.cases, settings.lookback);
+        let batch = settings.cases.batch_size;
+        Self {
+            runs: Runs::default(),
+            cases,
+            project: None,
+            met: false,
+            state_filter: true,
+            candidates: BTreeSet::new(),
+            batch_size: batch,
+            batch_size_max: batch,
+            discovered: None,
+            discovery_wanted: true,
+            foreign: Vec::new(),
+            failures_in_a_row: 0,
+            now: Timestamp::UNIX_EPOCH,
+            allowance: 0,
+            stage: Stage::List,
+            pager: Pager::new(PAGE),
+            pages: 0,
+            classified: BTreeSet::new(),
+            highest: None,
+            last_state_list: BTreeSet::new(),
+            told_active: None,
+            forgiven: 0,
+            last_passes: 0,
+            discovery_page: 1,
+            backlog: 0,
+            ask: None,
+            settings,
+        }
+    }
+
+    fn lookback(&self) -> SignedDuration {
+        SignedDuration::try_from(self.settings.lookback).unwrap_or(SignedDuration::from_hours(30 * 24))
+    }
+
+    /// The next question. Everything that is worth one is looked at in order of worth.
+    fn plan(&mut self) -> Option<Ask> {
+        match self.stage {
+            Stage::List => return Some(Ask::List),
+            Stage::States(index) => return Some(Ask::State(index)),
+            Stage::Rest => {}
+        }
+        // What is not classified is new or running: the store must know which, whatever the allowance.
+        if let Some(id) = self.runs.unclassified(&self.classified).first() {
+            return Some(Ask::Details(*id));
+        }
+        let due = self.runs.due(self.now);
+        let ask = match due.first() {
+            Some(id) => Some(Ask::Details(*id)),
+            None if self.settings.cases.enabled => self.plan_cases(),
+            None => None,
+        };
+        self.backlog = due.len()
+            + self
+                .cases
+                .batch(self.batch_size, self.now)
+                .map_or(0, |(_, rest)| rest + 1);
+        if ask.is_none() || self.allowance == 0 {
+            return None;
+        }
+        self.allowance -= 1;
+        ask
+    }
+
+    fn plan_cases(&mut self) -> Option<Ask> {
+        let listed = matches!(
+            self.settings.cases.discovery,
+            Discovery::Analytics | Discovery::Registry
+        );
+        let pause_over = self
+            .discovered
+            .is_none_or(|at| self.now.duration_since(at) >= DISCOVERY_PAUSE);
+        if listed && self.discovery_wanted && pause_over {
+            return Some(Ask::Discover);
+        }
+        if let Some((batch, _)) = self.cases.batch(self.batch_size, self.now) {
+            return Some(Ask::History(batch));
+        }
+        if let Some(pass) = self.foreign.first() {
+            return Some(Ask::Foreign(pass.run));
+        }
+        if self.last_passes < LAST_PASSES_PER_ROUND
+            && let Some(case) = self.cases.without_pass()
+        {
+            return Some(Ask::LastPass(case.clone()));
+        }
+        None
+    }
+
+    fn request(&self, ask: &Ask) -> Request {
+        let text = |n: usize| n.to_string();
+        match ask {
+            Ask::List => {
+                let days = self.settings.lookback.as_secs().div_ceil(86_400).to_string();
+                let (limit, page) = (self.pager.limit(), self.pager.page());
+                let query = vec![
+                    ("per_page", text(limit)),
+                    ("page", text(page)),
+                    ("interval_in_days", days),
+                ];
+                Request::get(LIST, LIST.into(), query)
+            }
+            Ask::State(index) => {
+                let state = LIFECYCLE[*index].label().to_owned();
+                let (limit, page) = (self.pager.limit(), self.pager.page());
+                let query = vec![("state", state), ("per_page", text(limit)), ("page", text(page))];
+                Request::get(LIST, LIST.into(), query)
+            }
+            Ask::Details(id) | Ask::Foreign(id) => Request::get(DETAILS, format!("{LIST}/{id}"), Vec::new()),
+            Ask::Discover => self.discovery_request(),
+            Ask::History(batch) => {
+                let query = wire::HistoryQuery {
+                    test_case_ids: &batch.ids,
+                    days: batch.days,
+                    limit_per_test_case: batch.limit,
+                };
+                Request::analytics(
+                    Analytics::HistoryBatch,
+                    serde_json::to_string(&query).unwrap_or_default(),
+                )
+            }
+            Ask::LastPass(case) => {
+                let query = wire::LastPassQuery {
+                    test_case_id: case,
+                    days: LAST_PASS_DAYS,
+                };
+                Request::analytics(
+                    Analytics::LastPassPerEnv,
+                    serde_json::to_string(&query).unwrap_or_default(),
+                )
+            }
+        }
+    }
+
+    fn discovery_request(&self) -> Request {
+        if self.settings.cases.discovery == Discovery::Analytics {
+            let days = self
+                .settings
+                .lookback
+                .as_secs()
+                .div_ceil(86_400)
+                .clamp(1, 90)
+                .to_string();
+            let query = vec![("days", days), ("limit", "500".into()), ("order_by", "last_run".into())];
+            Request::get(ANALYTICS_CASES, ANALYTICS_CASES.into(), query)
+        } else {
+            let page = self.discovery_page.to_string();
+            let query = vec![("is_active", "true".into()), ("per_page", "100".into()), ("page", page)];
+            Request::get(REGISTRY, REGISTRY.into(), query)
+        }
+    }
+
+    // ---- the list of runs -------------------------------------------------------------------------------------------
+
+    fn accept_list(&mut self, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let list: wire::RunList = read("the list of runs", body)?;
+        let total = list.pagination.0.and_then(|pagination| pagination.total.count());
+        let data = list.data.0.unwrap_or_default();
+        let project = data.project.0.unwrap_or_default();
+        if let Some(name) = project.slug.name().or_else(|| project.name.name())
+            && self.project.as_ref() != Some(&name)
+        {
+            self.project = Some(name.clone());
+            learned.facts.push(Fact::Project(name));
+        }
+        let rows = data.test_runs.0.and_then(|runs| runs.items.0);
+        let rows = rows.ok_or_else(|| missing("the list of runs", "data.test_runs.items"))?;
+        let full = rows.len() >= self.pager.limit();
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in rows {
+            ids.extend(self.accept_row(row, learned));
+        }
+        self.pager.advance();
+        self.pages += 1;
+        let more = full && total.is_none_or(|total| (self.pager.offset() as u64) < total);
+        if !more || self.known_from_here(&ids) || self.pages >= PAGES_MAX {
+            self.walked();
+        }
+        Ok(())
+    }
+
+    /// Newest first: once a page ends with a run of an earlier whole walk, everything behind it is known.
+    fn known_from_here(&self, ids: &[RunId]) -> bool {
+        let Some(walked_to) = self.runs.walked_to else {
+            return false;
+        };
+        if ids.is_sorted_by(|a, b| a >= b) {
+            ids.last().is_some_and(|id| *id <= walked_to)
+        } else {
+            ids.iter().all(|id| *id <= walked_to)
+        }
+    }
+
+    /// One row: its id if it can be read.
+    fn accept_row(&mut self, row: Option<wire::RunRow>, learned: &mut Learned) -> Option<RunId> {
+        let row = row.unwrap_or_default();
+        let Some(id) = row.id.id() else {
+            learned.notices.push(Notice::RowSkipped {
+                endpoint: LIST,
+                why: "a run without a usable id".into(),
+            });
+            return None;
+        };
+        let created = row.created_at.time(|| ());
+        if self.runs.get(id).is_none() && created.is_some_and(|created| created < self.now - self.lookback()) {
+            // Older than is asked for: it is known and forgotten, or none of our business.
+            return Some(id);
+        }
+        self.highest = self.highest.max(Some(id));
+        let before = self.runs.get(id).map(|known| known.run.clone());
+        let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
+        let told = row.state.as_deref().map(told);
+        match (&known.standing, told) {
+            (_, Some(Told::Active(state))) => {
+                known.standing = Standing::Open(Some(state));
+                self.classified.insert(id);
+            }
+            (Standing::Open(_), Some(Told::Finished(_))) => {
+                let due = Standing::Due {
+                    tries: 0,
+                    not_before: self.now,
+                };
+                known.standing = if self.met { due } else { Standing::Presumed };
+                self.classified.insert(id);
+            }
+            // Its counts have been edited: the gauges follow.
+            (Standing::Read, _) if before.as_ref() != Some(&known.run) => {
+                learned.facts.push(Fact::Run(known.run.clone()))
+            }
+            _ => {}
+        }
+        Some(id)
+    }
+
+    /// The list is read down to what is known.
+    fn walked(&mut self) {
+        let open = self.runs.unclassified(&self.classified).len();
+        let by_list = self.state_filter && (open > ONE_BY_ONE_MAX || !self.met && open > 0);
+        self.stage = if by_list { Stage::States(0) } else { Stage::Rest };
+        self.pager = Pager::new(PAGE);
+        self.last_state_list.clear();
+    }
+
+    // ---- the states of runs that are not finished -------------------------------------------------------------------
+
+    fn accept_states(&mut self, index: usize, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let list: wire::RunList = read("the list of runs by state", body)?;
+        let rows = list
+            .data
+            .0
+            .and_then(|data| data.test_runs.0)
+            .and_then(|runs| runs.items.0);
+        let rows = rows.ok_or_else(|| missing("the list of runs by state", "data.test_runs.items"))?;
+        let full = rows.len() >= self.pager.limit();
+        let state = LIFECYCLE[index];
+        let honest = |row: &wire::RunRow| {
+            row.state
+                .as_deref()
+                .is_none_or(|text| told(text) == Told::Active(state))
+        };
+        let ids: BTreeSet<RunId> = rows.iter().flatten().filter_map(|row| row.id.id()).collect();
+        // A server that ignores the filter answers every question alike. A few runs may really have moved on in between.
+        let alike = ids.intersection(&self.last_state_list).count();
+        if !rows.iter().flatten().all(honest) || alike > 3.max(ids.len() / 2) {
+            self.state_filter = false;
+            self.classified.clear();
+            self.stage = Stage::Rest;
+            learned.notices.push(Notice::Advice(
+                "the list's `state` filter is not honoured: runs are asked about one by one".into(),
+            ));
+            return Ok(());
+        }
+        for row in rows.into_iter().flatten() {
+            let Some(id) = row.id.id() else { continue };
+            self.highest = self.highest.max(Some(id));
+            let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
+            known.standing = Standing::Open(Some(state));
+            self.classified.insert(id);
+        }
+        self.last_state_list.extend(ids);
+        self.pager.advance();
+        if !full || self.pager.page() > PAGES_MAX {
+            self.pager = Pager::new(PAGE);
+            self.stage = Stage::States(index + 1);
+        }
+        if self.stage == Stage::States(LIFECYCLE.len()) {
+            self.eliminate();
+        }
+        Ok(())
+    }
+
+    /// In none of the lists of active runs: finished.
+    fn eliminate(&mut self) {
+        self.stage = Stage::Rest;
+        for id in self.runs.unclassified(&self.classified) {
+            let due = Standing::Due {
+                tries: 0,
+                not_before: self.now,
+            };
+            self.runs.set(id, if self.met { due } else { Standing::Presumed });
+            self.classified.insert(id);
+        }
+    }
+
+    /// Every run is classified: what was finished before this moment is the baseline.
+    fn meet(&mut self, learned: &mut Learned) {
+        if self.met || self.stage != Stage::Rest || !self.runs.unclassified(&self.classified).is_empty() {
+            return;
+        }
+        self.met = true;
+        for id in self.runs.newest_presumed(usize::MAX) {
+            learned.facts.extend(self.runs.finished(id).cloned().map(Fact::Run));
+        }
+        for id in self.runs.newest_presumed(FIRST_DETAILS) {
+            self.runs.set(
+                id,
+                Standing::Due {
+                    tries: 0,
+                    not_before: self.now,
+                },
+            );
+            self.candidates.insert(id);
+        }
+    }
+
+    /// Says which runs are active, once that is known and whenever it changes.
+    fn tell_active(&mut self, learned: &mut Learned) {
+        if self.stage != Stage::Rest || !self.runs.unclassified(&self.classified).is_empty() {
+            return;
+        }
+        self.runs.walked_to = self.highest.max(self.runs.walked_to);
+        let active = self.runs.active();
+        if self.told_active.as_ref() != Some(&active) {
+            learned.facts.push(Fact::Active(active.clone()));
+            self.told_active = Some(active);
+        }
+    }
+
+    // ---- details ----------------------------------------------------------------------------------------------------
+
+    fn accept_details(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let details: wire::RunDetails = read("the details of a run", body)?;
+        let body = details.data.0.and_then(|data| data.test_run.0).unwrap_or_default();
+        let row = body.test_run.0.filter(|row| row.id.id() == Some(id));
+        let row = row.ok_or_else(|| {
+            Rejection::Unreadable("the details of a run: `data.test_run.testRun` is not that run".into())
+        })?;
+        self.classified.insert(id);
+        let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
+        let told = row.state.as_deref().map_or(Told::Unknown, told);
+        if told == Told::Unknown {
+            learned.notices.push(Notice::UnknownValue { field: "state" });
+        }
+        let unfinished = match told {
+            Told::Active(state) => Some(state),
+            Told::Unknown if !Runs::finished_by_age(&known.run, self.now) => Some(crate::model::ActiveState::Started),
+            _ => None,
+        };
+        if let Some(state) = unfinished {
+            known.standing = Standing::Open(Some(state));
+            return Ok(());
+        }
+        if known.run.error_code == Some(crate::model::ErrorCode::Unknown) && row.error_code.0.is_some() {
+            learned.notices.push(Notice::UnknownValue { field: "error_code" });
+        }
+        known.standing = Standing::Read;
+        let run = known.run.clone();
+        self.discovery_wanted = true;
+        learned.facts.push(Fact::Run(run.clone()));
+        if self.settings.cases.enabled {
+            self.accept_cases(&run, body.flattened_summary_details.0.unwrap_or_default(), learned);
+        }
+        Ok(())
+    }
+
+    /// The cases that a finished run lists: they are discovered, and their results awaited.
+    fn accept_cases(&mut self, run: &crate::model::Run, rows: Vec<Option<wire::CaseRow>>, learned: &mut Learned) {
+        let mut listed = BTreeMap::new();
+        let mut seen: u64 = 0;
+        for row in rows.into_iter().flatten() {
+            let Some(id) = row.pw_test_id.name() else { continue };
+            seen += 1;
+            let info = info_of(&id, &row.nesting.0);
+            let wanted = self.settings.cases.ids.iter().any(|wanted| **wanted == *id);
+            if wanted
+                || self.settings.cases.discovery == Discovery::RunDetails && self.settings.cases.admits(&id, &info.name)
+            {
+                self.track(&id, Some(info), learned);
+            }
+            if self.cases.is_tracked(&id) {
+                listed.insert(id, case_outcome(row.status.as_deref()));
+            }
+        }
+        // Whether the details list every case or only those that did not pass is not documented: the counts tell.
+        let ran = [CaseOutcome::Passed, CaseOutcome::Failed].map(|outcome| run.counts[outcome.index()].unwrap_or(0));
+        let whole = seen > 0 && seen >= ran.iter().sum();
+        let recent = run.ended.is_none_or(|ended| self.now.duration_since(ended) < RECENT);
+        if self.candidates.remove(&run.id) && !recent {
+            // It finished before the platform was met, long enough for the analytics to have it.
+            return;
+        }
+        self.cases.await_run(run, listed, whole, self.now);
+    }
+
+    fn track(&mut self, id: &Name, info: Option<CaseInfo>, learned: &mut Learned) {
+        let news = self.cases.track(id, info, self.now);
+        learned.facts.extend(news.map(Fact::Case));
+        if self.cases.take_left_out() {
+            let max = self.settings.cases.max;
+            learned.notices.push(Notice::Advice(format!(
+                "there are more cases than cases.max ({max}): the rest is not tracked"
+            )));
+        }
+    }
+
+    // ---- history ----------------------------------------------------------------------------------------------------
+
+    fn accept_history(&mut self, batch: &Batch, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let history: wire::History = read("the history of cases", body)?;
+        let by_case = history.data.0.and_then(|data| data.history_by_test_case_id);
+        let by_case = by_case.ok_or_else(|| missing("the history of cases", "data.history_by_test_case_id"))?;
+        let truncated = history.meta.0.unwrap_or_default().truncated_test_case_ids.0;
+        let mut cut: BTreeMap<&str, Option<Timestamp>> = truncated.iter().map(|id| (id.as_str(), None)).collect();
+        for id in &batch.ids {
+            let rows = by_case.get(id).and_then(|rows| rows.0.as_deref()).unwrap_or_default();
+            let mut oldest = None;
+            for row in rows.iter().flatten() {
+                let at = self.accept_entry(id, row, learned);
+                oldest = [oldest, at].into_iter().flatten().min();
+            }
+            if let Some(cut) = cut.get_mut(id.as_str()) {
+                *cut = oldest;
+            }
+        }
+        let (still_cut, own_word) = self.cases.answered(batch, &cut, self.now);
+        if still_cut > 0 {
+            learned.notices.push(Notice::HistoryTruncated { cases: still_cut });
+        }
+        for result in own_word {
+            self.tell_result(result, learned);
+        }
+        if self.batch_size < self.batch_size_max {
+            self.batch_size = (self.batch_size * 2).min(self.batch_size_max);
+        }
+        Ok(())
+    }
+
+    /// One entry of a case's history: a result, if its run is finished and known. Gives when it was executed.
+    fn accept_entry(&mut self, case: &str, row: &wire::HistoryRow, learned: &mut Learned) -> Option<Timestamp> {
+        let mut odd = |field| learned.notices.push(Notice::UnknownValue { field });
+        let executed = row
+            .executed_at
+            .time(|| odd("executed_at"))
+            .or_else(|| row.timestamp.time(|| odd("timestamp")));
+        let Some(run) = row.test_run_id.id() else {
+            let why = "a history entry without a usable test_run_id".into();
+            learned.notices.push(Notice::RowSkipped {
+                endpoint: Analytics::HistoryBatch.path(),
+                why,
+            });
+            return executed;
+        };
+        let known = self.runs.finished(run).map(|run| run.group.environment.clone());
+        // An entry of a run that is not finished, or not listed yet, comes again when it is.
+        let Some(environment) = known else { return executed };
+        if let Some(id) = row.environment_id.as_deref() {
+            self.runs.learn_environment(id, &environment);
+        }
+        let outcome = case_outcome(row.status.as_deref());
+        if outcome == CaseOutcome::Unknown {
+            learned.notices.push(Notice::UnknownValue { field: "status" });
+        }
+        let result = CaseResult {
+            run,
+            case: loose::name(case),
+            outcome,
+            executed,
+            duration_seconds: row.duration_total.milliseconds(),
+            retries: row.retries.count(),
+            failure_signature: None,
+        };
+        self.tell_result(result, learned);
+        executed
+    }
+
+    fn tell_result(&mut self, result: CaseResult, learned: &mut Learned) {
+        let Some(run) = self.runs.finished(result.run) else {
+            return;
+        };
+        self.cases.arrived(&result, &run.group);
+        learned.facts.push(Fact::Result(result));
+    }
+
+    // ---- discovery --------------------------------------------------------------------------------------------------
+
+    fn accept_discovery(&mut self, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let list: wire::CaseList = read("the list of cases", body)?;
+        let data = list.data.0.unwrap_or_default();
+        let rows = data
+            .test_cases
+            .0
+            .ok_or_else(|| missing("the list of cases", "data.test_cases"))?;
+        let count = rows.len();
+        for row in rows.into_iter().flatten() {
+            let Some(id) = row.test_case_id.name().or_else(|| row.id.name()) else {
+                continue;
+            };
+            let info = CaseInfo {
+                case: id.clone(),
+                name: row
+                    .test_name
+                    .name()
+                    .or_else(|| row.name.name())
+                    .unwrap_or_else(|| Name::from("")),
+                suite: loose::name(&row.suites.0.join(" › ")),
+                file: row.file_path.name().unwrap_or_else(|| Name::from("")),
+            };
+            if self.settings.cases.admits(&id, &info.name)
+                || self.settings.cases.ids.iter().any(|wanted| **wanted == *id)
+            {
+                self.track(&id, Some(info), learned);
+            }
+        }
+        let analytics = self.settings.cases.discovery == Discovery::Analytics;
+        let total = data.summary.0.and_then(|summary| summary.total_test_cases.count());
+        if analytics && total.is_some_and(|total| total > count as u64) {
+            let hint = "the analytics list only 500 of the cases: `discovery: registry` or `run_details` finds all";
+            learned.notices.push(Notice::Advice(hint.into()));
+        }
+        let pages = list.pagination.0.and_then(|pagination| pagination.total_pages.count());
+        let more = pages.map_or(count >= 100, |pages| (self.discovery_page as u64) < pages);
+        if analytics || !more || count == 0 || self.discovery_page >= PAGES_MAX {
+            self.discovery_done();
+        } else {
+            self.discovery_page += 1;
+        }
+        Ok(())
+    }
+
+    fn discovery_done(&mut self) {
+        self.discovered = Some(self.now);
+        self.discovery_wanted = false;
+        self.discovery_page = 1;
+    }
+
+    // ---- last passes ------------------------------------------------------------------------------------------------
+
+    fn accept_last_pass(&mut self, case: &Name, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let passes: wire::LastPasses = read("the last passes of a case", body)?;
+        let rows = passes
+            .data
+            .0
+            .ok_or_else(|| missing("the last passes of a case", "data"))?;
+        self.cases.last_pass_asked(case);
+        self.last_passes += 1;
+        for row in rows.into_iter().flatten() {
+            let (Some(run), Some(at)) = (row.test_run_id.id(), row.executed_at.epoch_ms()) else {
+                learned.notices.push(Notice::UnknownValue { field: "executed_at" });
+                continue;
+            };
+            if let Some(known) = self.runs.finished(run) {
+                learned.facts.push(Fact::LastPass {
+                    case: case.clone(),
+                    group: known.group.clone(),
+                    at,
+                });
+            } else if let (Some(environment), "") = (
+                row.environment_id
+                    .as_deref()
+                    .and_then(|id| self.runs.environment_of(id, &self.settings)),
+                &*self.settings.branches.label(None),
+            ) {
+                let group = Group {
+                    environment,
+                    branch: Name::from(""),
+                };
+                learned.facts.push(Fact::LastPass {
+                    case: case.clone(),
+                    group,
+                    at,
+                });
+            } else if self.runs.get(run).is_none() {
+                // Older than the lookback: only its details tell the branch, and the environment by its slug.
+                self.foreign.push(ForeignPass {
+                    run,
+                    case: case.clone(),
+                    at,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_foreign(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let details: wire::RunDetails = read("the details of a run", body)?;
+        let row = details
+            .data
+            .0
+            .and_then(|data| data.test_run.0)
+            .and_then(|body| body.test_run.0)
+            .unwrap_or_default();
+        let run = self
+            .runs
+            .learn(id, &row, &self.settings, &mut learned.notices)
+            .run
+            .clone();
+        self.runs.remove(id);
+        for pass in self.foreign.extract_if(.., |pass| pass.run == id) {
+            learned.facts.push(Fact::LastPass {
+                case: pass.case,
+                group: run.group.clone(),
+                at: pass.at,
+            });
+        }
+        Ok(())
+    }
+
+    // ---- when there is no answer ------------------------------------------------------------------------------------
+
+    /// Whether the round may go on without this answer.
+    fn forgive(&mut self, rejection: &Rejection) -> bool {
+        self.forgiven += 1;
+        self.forgiven <= FORGIVEN_MAX && !matches!(rejection, Rejection::Status(400..=499))
+    }
+
+    fn route_around(&mut self, ask: &Ask, rejection: Rejection, learned: &mut Learned) -> Result<(), Rejection> {
+        let gone = matches!(rejection, Rejection::Status(404 | 410));
+        match ask {
+            Ask::List => self.shrink_list(rejection, learned),
+            Ask::State(_) if matches!(rejection, Rejection::Status(400 | 404 | 422)) => {
+                self.state_filter = false;
+                self.classified.clear();
+                self.stage = Stage::Rest;
+                Ok(())
+            }
+            Ask::Details(id) if gone => {
+                self.runs.remove(*id);
+                let why = format!("run {id} is gone");
+                learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
+                Ok(())
+            }
+            Ask::Details(id) if self.forgive(&rejection) => {
+                self.classified.insert(*id);
+                self.candidates.remove(id);
+                self.runs.postpone(*id, self.now);
+                let why = format!("the details of run {id} are not to be had; they are asked for again later");
+                learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
+                Ok(())
+            }
+            Ask::History(batch) => self.shrink_batch(batch, rejection, learned),
+            Ask::Discover if matches!(rejection, Rejection::Status(400..=499)) => {
+                let word = if self.settings.cases.discovery == Discovery::Analytics {
+                    "analytics"
+                } else {
+                    "registry"
+                };
+                learned.notices.push(Notice::Advice(format!(
+                    "discovery by {word} is refused; the other modes are {}",
+                    other_modes(word)
+                )));
+                self.discovery_done();
+                Ok(())
+            }
+            Ask::Discover if self.forgive(&rejection) => {
+                self.discovered = Some(self.now);
+                Ok(())
+            }
+            Ask::LastPass(case) if matches!(rejection, Rejection::Status(400..=499)) || self.forgive(&rejection) => {
+                self.cases.last_pass_asked(case);
+                self.last_passes += 1;
+                Ok(())
+            }
+            Ask::Foreign(id) if gone || self.forgive(&rejection) => {
+                self.foreign.retain(|pass| pass.run != *id);
+                Ok(())
+            }
+            _ => Err(rejection),
+        }
+    }
+
+    /// The list is not served: perhaps for one row's sake. Not tried round after round against a server that is down.
+    fn shrink_list(&mut self, rejection: Rejection, learned: &mut Learned) -> Result<(), Rejection> {
+        let sick = matches!(rejection, Rejection::Status(500 | 413) | Rejection::TooLarge);
+        if !sick || self.failures_in_a_row > 1 && !self.failures_in_a_row.is_multiple_of(10) {
+            return Err(rejection);
+        }
+        match self.pager.shrink() {
+            Some(skipped) => {
+                if skipped {
+                    let why = "the server cannot serve one row of the list".into();
+                    learned.notices.push(Notice::RowSkipped { endpoint: LIST, why });
+                }
+                Ok(())
+            }
+            None => Err(rejection),
+        }
+    }
+
+    /// A batch is not served: half of it, down to one case, which is left for later.
+    fn shrink_batch(&mut self, batch: &Batch, rejection: Rejection, learned: &mut Learned) -> Result<(), Rejection> {
+        let lasting = matches!(
+            rejection,
+            Rejection::Status(400 | 413 | 414 | 422) | Rejection::TooLarge
+        );
+        if !lasting && !self.forgive(&rejection) {
+            return Err(rejection);
+        }
+        if batch.ids.len() > 1 {
+            self.batch_size = batch.ids.len() / 2;
+            if lasting {
+                self.batch_size_max = self.batch_size;
+            }
+            return Ok(());
+        }
+        self.cases.postpone(&batch.ids, self.now);
+        let why = "the history of one case is not to be had; it is asked for again later".into();
+        learned.notices.push(Notice::RowSkipped {
+            endpoint: Analytics::HistoryBatch.path(),
+            why,
+        });
+        Ok(())
+    }
+
+    /// After every answer: what it means for the round.
+    fn go_on(&mut self, learned: &mut Learned) {
+        self.meet(learned);
+        self.tell_active(learned);
+        self.ask = self.plan();
+        if self.ask.is_some() {
+            return;
+        }
+        self.failures_in_a_row = 0;
+        self.cases.first_round_is_over();
+        if self.settings.cases.enabled && self.cases.len() == 0 {
+            let word = match self.settings.cases.discovery {
+                Discovery::Analytics => "analytics",
+                Discovery::Registry => "registry",
+                Discovery::Static => "static",
+                _ => "run_details",
+            };
+            let hint = format!(
+                "discovery: {word} has found no case; the other modes are {}",
+                other_modes(word)
+            );
+            learned.notices.push(Notice::NoCases { hint });
+        }
+    }
+}
+
+fn other_modes(word: &str) -> String {
+    let others = ["run_details", "analytics", "registry", "static"]
+        .into_iter()
+        .filter(|mode| *mode != word);
+    others.collect::<Vec<_>>().join(", ")
+}
+
+/// A case's place in the suite: file, titles of the groups around it, its own title.
+fn info_of(id: &Name, nesting: &[String]) -> CaseInfo {
+    let (title, outer) = nesting
+        .split_last()
+        .map_or(("", nesting), |(title, outer)| (title.as_str(), outer));
+    let (file, suites) = outer
+        .split_first()
+        .map_or(("", outer), |(file, suites)| (file.as_str(), suites));
+    CaseInfo {
+        case: id.clone(),
+        name: loose::name(title),
+        suite: loose::name(&suites.join(" › ")),
+        file: loose::name(file),
+    }
+}
+
+impl Source for Empirical {
+    fn begin(&mut self, now: Timestamp, allowance: usize) {
+        self.now = now;
+        self.allowance = allowance;
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.runs.prune(now, self.lookback());
+        self.stage = Stage::List;
+        self.pager = Pager::new(PAGE);
+        self.pages = 0;
+        self.classified.clear();
+        self.told_active = None;
+        self.forgiven = 0;
+        self.last_passes = 0;
+        if self.settings.cases.enabled {
+            for id in self.settings.cases.ids.clone() {
+                self.cases.track(&loose::name(&id), None, now);
+            }
+        }
+        self.ask = self.plan();
+    }
+
+    fn next(&mut self) -> Option<Request> {
+        self.ask.as_ref().map(|ask| self.request(ask))
+    }
+
+    fn accept(&mut self, reply: &Reply) -> Result<Learned, Rejection> {
+        let mut learned = Learned::default();
+        let body = &reply.body;
+        let Some(ask) = self.ask.clone() else {
+            return Ok(learned);
+        };
+        match &ask {
+            Ask::List => self.accept_list(body, &mut learned),
+            Ask::State(index) => self.accept_states(*index, body, &mut learned),
+            Ask::Details(id) => self.accept_details(*id, body, &mut learned),
+            Ask::Discover => self.accept_discovery(body, &mut learned),
+            Ask::History(batch) => self.accept_history(batch, body, &mut learned),
+            Ask::LastPass(case) => self.accept_last_pass(case, body, &mut learned),
+            Ask::Foreign(id) => self.accept_foreign(*id, body, &mut learned),
+        }?;
+        self.go_on(&mut learned);
+        Ok(learned)
+    }
+
+    fn reject(&mut self, rejection: Rejection) -> Result<Learned, Rejection> {
+        let mut learned = Learned::default();
+        let Some(ask) = self.ask.clone() else {
+            return Err(rejection);
+        };
+        self.route_around(&ask, rejection, &mut learned)?;
+        self.go_on(&mut learned);
+        Ok(learned)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            cases_tracked: self.cases.len(),
+            oldest_refresh: self.cases.oldest_refresh(self.now),
+            backlog: if self.ask.is_none() { self.backlog } else { 0 },
+        }
+    }
+}
