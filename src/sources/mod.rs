@@ -208,3 +208,6 @@ pub trait Source: Send + 'static {
     /// How much is known.
     fn progress(&self) -> Progress;
 }
+
+#[cfg(test)]
+mod tests;

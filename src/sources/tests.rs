@@ -1,0 +1,834 @@
+//! Sources as conversations: a closure answers, the requests come out as text, the facts as values.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::empirical::Empirical;
+use super::sample_platform::SamplePlatform;
+use super::*;
+use crate::model::{CaseOutcome, CaseResult, Run, RunOutcome};
+
+const NOW: &str = "2026-11-22T01:10:00Z";
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+fn ago(minutes: i64) -> String {
+    (now() - SignedDuration::from_mins(minutes)).to_string()
+}
+
+fn settings(kind: Kind, discovery: Discovery) -> Settings {
+    Settings {
+        kind,
+        lookback: Duration::from_secs(30 * 86_400),
+        branches: Branches::new(vec![
+            BranchRule::Exact("main".into()),
+            BranchRule::Exact("master".into()),
+        ]),
+        environments: BTreeMap::new(),
+        run_duration_unit: DurationUnit::Auto,
+        cases: CaseSettings {
+            enabled: true,
+            discovery,
+            ids: Vec::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            max: 10_000,
+            batch_size: 50,
+            analytics_lag: Duration::from_secs(180),
+        },
+    }
+}
+
+/// What a round said: its requests, a line each, and everything learned.
+#[derive(Default)]
+struct Said {
+    requests: Vec<String>,
+    learned: Learned,
+    failure: Option<Rejection>,
+}
+
+impl Said {
+    fn runs(&self) -> Vec<&Run> {
+        self.learned
+            .facts
+            .iter()
+            .filter_map(|fact| if let Fact::Run(run) = fact { Some(run) } else { None })
+            .collect()
+    }
+
+    fn results(&self) -> Vec<&CaseResult> {
+        self.learned
+            .facts
+            .iter()
+            .filter_map(|fact| {
+                if let Fact::Result(result) = fact {
+                    Some(result)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn active(&self) -> Vec<String> {
+        let active = |fact: &Fact| {
+            if let Fact::Active(active) = fact {
+                Some(active.clone())
+            } else {
+                None
+            }
+        };
+        let last = self
+            .learned
+            .facts
+            .iter()
+            .filter_map(active)
+            .next_back()
+            .unwrap_or_default();
+        last.iter()
+            .map(|run| format!("{} {} {}", run.id, run.environment, run.state.label()))
+            .collect()
+    }
+}
+
+fn line(request: &Request) -> String {
+    let query: Vec<_> = request
+        .query()
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    let body = request.body().map(|body| format!(" {body}")).unwrap_or_default();
+    format!("{} {}{mark}{}{body}", request.method(), request.path(), query.join("&"))
+}
+
+/// One round at `at` with room for `allowance` requests beyond the list.
+fn round_at(
+    source: &mut impl Source,
+    at: Timestamp,
+    allowance: usize,
+    answer: &mut dyn FnMut(&Request) -> Result<Value, Rejection>,
+) -> Said {
+    let mut said = Said::default();
+    source.begin(at, allowance);
+    while let Some(request) = source.next() {
+        assert!(
+            said.requests.len() < 1000,
+            "the round has no end: {:?}",
+            &said.requests[990..]
+        );
+        said.requests.push(line(&request));
+        let learned = match answer(&request) {
+            Ok(body) => {
+                let body = Bytes::from(body.to_string());
+                source
+                    .accept(&Reply {
+                        status: 200,
+                        headers: HeaderMap::new(),
+                        body,
+                    })
+                    .or_else(|rejection| source.reject(rejection))
+            }
+            Err(rejection) => source.reject(rejection),
+        };
+        match learned {
+            Ok(learned) => {
+                said.learned.facts.extend(learned.facts);
+                said.learned.notices.extend(learned.notices);
+            }
+            Err(rejection) => {
+                said.failure = Some(rejection);
+                break;
+            }
+        }
+    }
+    said
+}
+
+fn round(source: &mut impl Source, answer: &mut dyn FnMut(&Request) -> Result<Value, Rejection>) -> Said {
+    round_at(source, now(), 1000, answer)
+}
+
+/// A small Empirical: runs by id with their state, everything else made from that.
+#[derive(Clone)]
+struct Shop {
+    runs: BTreeMap<u64, (&'static str, i64)>,
+    cases: Vec<&'static str>,
+    shown: Vec<u64>,
+    tells_state: bool,
+}
+
+impl Shop {
+    /// `(id, state, minutes ago that it was created)`; a finished run took five minutes.
+    fn new(runs: &[(u64, &'static str, i64)]) -> Self {
+        let runs: BTreeMap<_, _> = runs
+            .iter()
+            .map(|(id, state, minutes)| (*id, (*state, *minutes)))
+            .collect();
+        Self {
+            shown: runs.keys().copied().collect(),
+            runs,
+            cases: vec!["a", "b"],
+            tells_state: false,
+        }
+    }
+
+    fn row(&self, id: u64) -> Value {
+        let (state, minutes) = self.runs[&id];
+        let mut row = json!({"id": id, "total_count": 2, "success_count": 1, "failed_count": 1, "flaky_count": null,
+            "environment_slug": "prod", "test_run_branch": "main", "created_at": ago(minutes)});
+        if self.tells_state {
+            row["state"] = state.into();
+        }
+        row
+    }
+
+    fn page(&self, request: &Request) -> Value {
+        let query: BTreeMap<_, _> = request
+            .query()
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .collect();
+        let number = |key: &str| query[key].parse::<usize>().unwrap();
+        let (size, page) = (number("per_page"), number("page"));
+        let state = query.get("state");
+        let matching: Vec<u64> = self
+            .runs
+            .iter()
+            .rev()
+            .filter(|(_, (s, _))| state.is_none_or(|state| state == s))
+            .map(|(id, _)| *id)
+            .collect();
+        let items: Vec<Value> = matching
+            .iter()
+            .skip((page - 1) * size)
+            .take(size)
+            .map(|id| self.row(*id))
+            .collect();
+        json!({"data": {"project": {"slug": "shop"}, "test_runs": {"items": items}},
+            "pagination": {"total": matching.len(), "page": page, "per_page": size}})
+    }
+
+    fn details(&self, id: u64) -> Value {
+        let (state, minutes) = self.runs[&id];
+        let mut run = self.row(id);
+        run["state"] = state.into();
+        let done = ["ended", "error", "cancelled"].contains(&state);
+        if done {
+            run["run_started_at"] = ago(minutes).into();
+            run["run_ended_at"] = ago(minutes - 5).into();
+        }
+        let case =
+            |case: &&str| json!({"pw_test_id": case, "status": "passed", "nesting": ["cart.spec.ts", "cart", case]});
+        let cases: Vec<Value> = if done {
+            self.cases.iter().map(case).collect()
+        } else {
+            Vec::new()
+        };
+        json!({"data": {"test_run": {"project": {"id": 1}, "testRun": run, "flattenedSummaryDetails": cases}}})
+    }
+
+    fn history(&self, request: &Request) -> Value {
+        let query: Value = serde_json::from_str(request.body().unwrap()).unwrap();
+        let mut by_case = serde_json::Map::new();
+        for case in query["test_case_ids"].as_array().unwrap() {
+            let entries: Vec<Value> = self.shown.iter().rev().filter(|id| self.runs[id].0 == "ended").map(|id| json!({
+                "status": if case == "b" { "fail" } else { "pass" }, "test_run_id": id.to_string(), "environment_id": "7",
+                "executed_at": ago(self.runs[id].1 - 1), "timestamp": ago(self.runs[id].1 - 1), "duration_total": 1500, "retries": 1
+            })).collect();
+            by_case.insert(case.as_str().unwrap().to_owned(), Value::Array(entries));
+        }
+        json!({"data": {"history_by_test_case_id": by_case}, "meta": {"truncated_test_case_ids": []}})
+    }
+
+    fn answer(&self, request: &Request) -> Result<Value, Rejection> {
+        Ok(match request.endpoint() {
+            "/api/test-runs" => self.page(request),
+            "/api/test-runs/{id}" => {
+                let id = request.path().rsplit('/').next().unwrap().parse().unwrap();
+                if !self.runs.contains_key(&id) {
+                    return Err(Rejection::Status(404));
+                }
+                self.details(id)
+            }
+            "/api/v2/analytics/test-case-history/batch" => self.history(request),
+            "/api/v2/analytics/test-case-last-pass-per-env" => json!({"data": [
+                {"environment_id": "7", "test_run_id": "1", "executed_at": 1_760_000_000_000_i64}]}),
+            other => panic!("unexpected {other}"),
+        })
+    }
+}
+
+fn empirical() -> Empirical {
+    Empirical::new(settings(Kind::Empirical, Discovery::RunDetails))
+}
+
+/// A month of runs: 300 finished, two active.
+fn month() -> Shop {
+    let mut runs: Vec<(u64, &'static str, i64)> = (1..=300).map(|id| (id, "ended", 40_000 - 100 * id as i64)).collect();
+    runs.extend([(301, "started", 6), (302, "queued", 1)]);
+    Shop::new(&runs)
+}
+
+#[test]
+fn a_first_round_over_a_month_asks_for_the_active_runs_and_not_for_each_finished_one() {
+    let shop = month();
+    let mut source = empirical();
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    insta::assert_snapshot!(said.requests.join("\n"), @r#"
+    GET /api/test-runs?per_page=100&page=1&interval_in_days=30
+    GET /api/test-runs?per_page=100&page=2&interval_in_days=30
+    GET /api/test-runs?per_page=100&page=3&interval_in_days=30
+    GET /api/test-runs?per_page=100&page=4&interval_in_days=30
+    GET /api/test-runs?state=pending&per_page=100&page=1
+    GET /api/test-runs?state=queued&per_page=100&page=1
+    GET /api/test-runs?state=started&per_page=100&page=1
+    GET /api/test-runs?state=cancelling&per_page=100&page=1
+    GET /api/test-runs/298
+    GET /api/test-runs/299
+    GET /api/test-runs/300
+    POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":30,"limit_per_test_case":50}
+    POST /api/v2/analytics/test-case-last-pass-per-env {"test_case_id":"b","days":365}
+    "#);
+    assert_eq!(said.active(), ["301 prod started", "302 prod queued"]);
+    assert_eq!(
+        said.results().len(),
+        600,
+        "the history of both cases in all finished runs"
+    );
+    let last = said.runs().into_iter().rfind(|run| run.id == 300).unwrap().clone();
+    assert_eq!((last.outcome, last.duration_seconds), (RunOutcome::Failed, Some(300.0)));
+    assert_eq!(
+        source.progress(),
+        Progress {
+            cases_tracked: 2,
+            oldest_refresh: Some(now()),
+            backlog: 0
+        }
+    );
+}
+
+#[test]
+fn an_idle_round_is_one_request() {
+    let shop = Shop::new(&[(1, "ended", 500), (2, "cancelled", 400)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(
+        said.requests,
+        ["GET /api/test-runs?per_page=100&page=1&interval_in_days=30"]
+    );
+    assert_eq!(said.runs(), Vec::<&Run>::new());
+}
+
+#[test]
+fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_have_them() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.runs.insert(2, ("ended", 6));
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(
+        said.requests[1..],
+        ["GET /api/test-runs/2"],
+        "its results are not there yet: analytics lag"
+    );
+    shop.shown.push(2);
+    let later = round_at(
+        &mut source,
+        now() + SignedDuration::from_mins(3),
+        1000,
+        &mut |request| shop.answer(request),
+    );
+    let batch = r#"POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":2,"limit_per_test_case":20}"#;
+    assert_eq!(later.requests[1..], [batch]);
+    assert!(
+        later
+            .results()
+            .iter()
+            .any(|result| result.run == 2 && result.case == Name::from("a"))
+    );
+    let idle = round_at(
+        &mut source,
+        now() + SignedDuration::from_mins(4),
+        1000,
+        &mut |request| shop.answer(request),
+    );
+    assert_eq!(
+        idle.requests.len(),
+        1,
+        "nothing is awaited any more: {:?}",
+        idle.requests
+    );
+}
+
+#[test]
+fn results_that_lag_are_asked_for_again_ever_later_and_at_last_taken_from_the_run() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.runs.insert(2, ("ended", 5));
+    let (mut asked, mut own_word) = (Vec::new(), Vec::new());
+    for minute in 0..200 {
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_at(&mut source, at, 1000, &mut |request| shop.answer(request));
+        asked.extend(
+            said.requests
+                .iter()
+                .filter(|request| request.contains("history"))
+                .map(|_| minute),
+        );
+        own_word.extend(said.results().into_iter().filter(|result| result.run == 2).cloned());
+    }
+    assert_eq!(asked, [3, 5, 7, 11, 19, 35, 67, 131]);
+    let told: Vec<_> = own_word
+        .iter()
+        .map(|result| (&*result.case, result.outcome, result.duration_seconds))
+        .collect();
+    assert_eq!(
+        told,
+        [("a", CaseOutcome::Passed, None), ("b", CaseOutcome::Passed, None)]
+    );
+}
+
+#[test]
+fn a_list_that_tells_the_state_needs_no_other_request() {
+    let mut shop = month();
+    shop.tells_state = true;
+    let mut source = empirical();
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert!(
+        !said.requests.iter().any(|request| request.contains("state=")),
+        "{:?}",
+        said.requests
+    );
+    assert_eq!(said.active(), ["301 prod started", "302 prod queued"]);
+    shop.runs.insert(301, ("ended", 6));
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(said.requests[1..], ["GET /api/test-runs/301"]);
+    assert_eq!(said.active(), ["302 prod queued"]);
+}
+
+#[test]
+fn a_server_that_ignores_the_state_filter_is_noticed() {
+    let mut shop = month();
+    shop.runs.retain(|id, _| *id > 280);
+    shop.shown.retain(|id| *id > 280);
+    let mut source = empirical();
+    let said = round(&mut source, &mut |request| {
+        let plain: Vec<_> = request
+            .query()
+            .iter()
+            .filter(|(key, _)| *key != "state")
+            .cloned()
+            .collect();
+        match request.endpoint() {
+            "/api/test-runs" => shop.answer(&Request::get("/api/test-runs", request.path().into(), plain)),
+            _ => shop.answer(request),
+        }
+    });
+    assert_eq!(said.failure, None);
+    assert_eq!(said.active(), ["301 prod started", "302 prod queued"]);
+    assert_eq!(said.runs().iter().filter(|run| run.ended.is_some()).count(), 20);
+}
+
+#[test]
+fn many_open_runs_are_told_apart_by_four_lists() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.runs
+        .extend((2..=31).map(|id| (id, (if id == 7 { "ended" } else { "pending" }, 5))));
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(said.requests.len(), 1 + 4 + 1, "{:?}", said.requests);
+    assert_eq!(said.active().len(), 29);
+    assert_eq!(said.runs().iter().map(|run| run.id).collect::<Vec<_>>(), [7]);
+}
+
+#[test]
+fn a_backlog_larger_than_the_allowance_is_spread_over_rounds_new_runs_first() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.runs.extend((2..=31).map(|id| (id, ("ended", 5))));
+    let first = round_at(&mut source, now(), 4, &mut |request| shop.answer(request));
+    assert_eq!(first.runs().iter().map(|run| run.id).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    assert_eq!(source.progress().backlog, 26);
+    let mut counted = 4;
+    for _ in 0..7 {
+        counted += round_at(&mut source, now(), 4, &mut |request| shop.answer(request))
+            .runs()
+            .len();
+    }
+    assert_eq!(counted, 30);
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_halved_for_good() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    shop.cases = vec!["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8"];
+    let mut source = empirical();
+    let mut sizes = Vec::new();
+    let said = round(&mut source, &mut |request| {
+        if let Some(body) = request.body().filter(|body| body.contains("test_case_ids")) {
+            let query: Value = serde_json::from_str(body).unwrap();
+            sizes.push(query["test_case_ids"].as_array().unwrap().len());
+            if sizes.last() > Some(&2) {
+                return Err(Rejection::Status(413));
+            }
+        }
+        shop.answer(request)
+    });
+    assert_eq!(sizes, [8, 4, 2, 2, 2, 2]);
+    assert_eq!((said.failure, source.progress().cases_tracked), (None, 8));
+}
+
+#[test]
+fn an_outage_costs_one_request_a_round() {
+    let shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    let mut down = |_: &Request| Err(Rejection::Status(500));
+    let first = round(&mut source, &mut down);
+    assert_eq!(
+        (first.requests.len(), first.failure),
+        (3, Some(Rejection::Status(500))),
+        "at first: is it one row?"
+    );
+    for _ in 0..5 {
+        assert_eq!(round(&mut source, &mut down).requests.len(), 1);
+    }
+    assert_eq!(round(&mut source, &mut |request| shop.answer(request)).failure, None);
+}
+
+#[test]
+fn rows_of_any_shape_never_end_the_round() {
+    let odd = json!({"data": {"project": null, "test_runs": {"items": [
+        null, 5, "x", {}, {"id": "12", "created_at": ago(10), "success_count": "3", "failed_count": 0.0, "state": "partial"},
+        {"id": -4}, {"id": 13, "created_at": "soon", "environment_slug": null, "state": "ended"}]}}, "pagination": null});
+    let mut source = empirical();
+    let said = round(&mut source, &mut |request| match request.endpoint() {
+        "/api/test-runs" if !request.query().iter().any(|(key, _)| *key == "state") => Ok(odd.clone()),
+        "/api/test-runs" => Ok(json!({"data": {"test_runs": {"items": []}}})),
+        _ => Err(Rejection::Status(404)),
+    });
+    assert_eq!(said.failure, None);
+    assert!(
+        said.learned
+            .notices
+            .iter()
+            .any(|notice| matches!(notice, Notice::NoCases { hint }
+        if hint == "discovery: run_details has found no case; the other modes are analytics, registry, static"))
+    );
+}
+
+#[test]
+fn a_body_of_another_shape_fails_the_round_and_says_where() {
+    let mut source = empirical();
+    let said = round(&mut source, &mut |_| Ok(json!({"data": {"test_runs": {}}})));
+    let place = "the list of runs: `data.test_runs.items` is missing or not an array";
+    assert_eq!(said.failure, Some(Rejection::Unreadable(place.into())));
+}
+
+// ---- Sample Platform, on recorded answers --------------------------------------------------------------------------------
+
+fn recorded(name: &str) -> Value {
+    let path = format!(
+        "{}/tests/fixtures/sample-platform/{name}.json",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn page(data: &[Value]) -> Value {
+    json!({"data": data, "meta": {}, "pagination": {"limit": 100, "next_offset": null, "offset": 0, "total": data.len()}})
+}
+
+#[test]
+fn the_recorded_runs_are_read_as_they_are() {
+    let mut settings = settings(Kind::SamplePlatform, Discovery::Runs);
+    settings.lookback = Duration::from_secs(365 * 86_400);
+    settings.cases.enabled = false;
+    let mut source = SamplePlatform::new(settings);
+    let said = round(&mut source, &mut |request| match request.endpoint() {
+        "/runs" => Ok(recorded("runs")),
+        "/runs/{run_id}/summary" => Ok(recorded("run_summary_fail")),
+        other => panic!("{other}"),
+    });
+    assert_eq!(said.active().len(), 9, "{:?}", said.active());
+    let told: BTreeMap<u64, RunOutcome> = said.runs().iter().map(|run| (run.id, run.outcome)).collect();
+    let count = |outcome| told.values().filter(|told| **told == outcome).count();
+    let counts: Vec<_> = RunOutcome::ALL
+        .iter()
+        .map(|outcome| (outcome.label(), count(*outcome)))
+        .collect();
+    assert_eq!(
+        counts,
+        [
+            ("passed", 11),
+            ("failed", 58),
+            ("error", 2),
+            ("cancelled", 3),
+            ("unknown", 0)
+        ]
+    );
+    let run = said.runs().into_iter().find(|run| run.id == 2).unwrap().clone();
+    assert_eq!((run.duration_seconds, run.queue_seconds()), (Some(1890.0), Some(240.0)));
+    assert_eq!((&*run.group.environment, &*run.group.branch), ("windows", "master"));
+}
+
+/// A Sample Platform of whole runs: (id, status, hours ago, results as (test, status)).
+fn platform(
+    runs: Vec<(u64, &'static str, i64, Vec<(u64, &'static str)>)>,
+) -> impl Fn(&Request) -> Result<Value, Rejection> {
+    let row = |(id, status, hours, _): &(u64, &str, i64, Vec<_>)| {
+        json!({"run_id": id, "status": status, "platform": "linux",
+        "branch": "master", "created_at": ago(hours * 60 + 10), "started_at": ago(hours * 60 + 8),
+        "completed_at": if *status == "running" { Value::Null } else { ago(hours * 60).into() }})
+    };
+    move |request: &Request| {
+        let id = request.path().split('/').nth(2).and_then(|id| id.parse::<u64>().ok());
+        let query: BTreeMap<_, _> = request
+            .query()
+            .iter()
+            .map(|(key, value)| (*key, value.clone()))
+            .collect();
+        match request.endpoint() {
+            "/runs" => {
+                let (limit, offset) = (query["limit"].parse().unwrap(), query["offset"].parse().unwrap());
+                let mut list = page(&runs.iter().rev().skip(offset).take(limit).map(row).collect::<Vec<_>>());
+                list["pagination"]["total"] = runs.len().into();
+                Ok(list)
+            }
+            "/runs/{run_id}/samples" => {
+                let run = runs.iter().find(|run| Some(run.0) == id).unwrap();
+                let result = |(test, status): &(u64, &str)| {
+                    json!({"regression_test_id": test, "sample_id": test * 10,
+                    "sample_name": format!("sample {test}"), "status": status, "exit_code": 0, "expected_rc": 0,
+                    "runtime_ms": 2500, "command": "--out=srt", "categories": ["DVB"], "outputs": []})
+                };
+                Ok(page(&run.3.iter().map(result).collect::<Vec<_>>()))
+            }
+            "/samples/{sample_id}/history" => {
+                let test = query
+                    .get("regression_test_id")
+                    .map_or(id.unwrap() / 10, |test| test.parse().unwrap());
+                let entries: Vec<Value> = runs.iter().rev().flat_map(|run| {
+                    run.3.iter().filter(|(t, _)| *t == test).map(|(t, status)| json!({"run_id": run.0, "regression_test_id": t,
+                        "status": status, "platform": "linux", "branch": "master", "tested_at": ago(run.2 * 60),
+                        "failure_signature": if *status == "fail" { "diff_mismatch:output:1".into() } else { Value::Null }}))
+                }).collect();
+                Ok(page(&entries))
+            }
+            "/samples" => Ok(page(&[
+                json!({"sample_id": 10, "original_name": "ten", "regression_test_count": 1}),
+                json!({"sample_id": 20, "original_name": "twenty", "regression_test_count": 1}),
+            ])),
+            "/runs/{run_id}/summary" => {
+                Ok(json!({"pass_count": 1, "fail_count": 1, "skipped_count": 0, "missing_output_count": 0}))
+            }
+            other => panic!("unexpected {other}"),
+        }
+    }
+}
+
+fn sample_platform(discovery: Discovery) -> SamplePlatform {
+    SamplePlatform::new(settings(Kind::SamplePlatform, discovery))
+}
+
+#[test]
+fn a_first_round_reads_newest_runs_until_every_case_has_shown_a_pass_and_then_single_histories() {
+    let mut runs: Vec<_> = (1..=40)
+        .map(|id| (id, "fail", 100 - id as i64, vec![(1, "pass"), (2, "fail")]))
+        .collect();
+    runs[38].3[0].1 = "fail";
+    runs[39].3[0].1 = "fail";
+    let answer = platform(runs);
+    let said = round(&mut sample_platform(Discovery::Runs), &mut |request| answer(request));
+    insta::assert_snapshot!(said.requests.join("\n"), @r"
+    GET /runs?limit=100&offset=0
+    GET /runs/40/samples?limit=100&offset=0
+    GET /runs/39/samples?limit=100&offset=0
+    GET /runs/38/samples?limit=100&offset=0
+    GET /samples/20/history?limit=100&offset=0&regression_test_id=2
+    ");
+    let failures = said
+        .results()
+        .iter()
+        .filter(|result| &*result.case == "2")
+        .map(|result| result.run)
+        .collect::<Vec<_>>();
+    assert_eq!(failures.len(), 40, "every failure of the case is known: {failures:?}");
+}
+
+#[test]
+fn a_finished_run_costs_the_list_and_its_results_and_the_history_only_for_a_signature() {
+    let mut runs: Vec<_> = (1..=3)
+        .map(|id| (id, "pass", 100 - id as i64, vec![(1, "pass"), (2, "pass")]))
+        .collect();
+    let mut source = sample_platform(Discovery::Runs);
+    let answer = platform(runs.clone());
+    round(&mut source, &mut |request| answer(request));
+    let idle = round(&mut source, &mut |request| answer(request));
+    assert_eq!(idle.requests, ["GET /runs?limit=50&offset=0"]);
+    runs.push((4, "fail", 1, vec![(1, "pass"), (2, "fail")]));
+    let answer = platform(runs);
+    let said = round(&mut source, &mut |request| answer(request));
+    let history = "GET /samples/20/history?limit=100&offset=0&regression_test_id=2";
+    assert_eq!(said.requests[1..], ["GET /runs/4/samples?limit=100&offset=0", history]);
+    assert_eq!(said.runs()[0].counts[CaseOutcome::Failed.index()], Some(1));
+    let told = said
+        .results()
+        .into_iter()
+        .rfind(|result| &*result.case == "2")
+        .unwrap()
+        .clone();
+    assert_eq!(told.failure_signature.as_deref(), Some("diff_mismatch:output:1"));
+    assert_eq!(told.duration_seconds, Some(2.5), "what the run itself told is kept");
+}
+
+#[test]
+fn the_other_modes_work_with_nothing_but_the_histories() {
+    for discovery in [Discovery::Samples, Discovery::Static] {
+        let mut settings = settings(Kind::SamplePlatform, discovery);
+        if discovery == Discovery::Static {
+            settings.cases.ids = vec!["10".into(), "20".into()];
+        }
+        let mut source = SamplePlatform::new(settings);
+        let mut runs: Vec<_> = (1..=3)
+            .map(|id| (id, "pass", 100 - id as i64, vec![(1, "pass"), (2, "fail")]))
+            .collect();
+        runs.push((4, "running", 1, vec![(1, "pass")]));
+        let answer = platform(runs.clone());
+        let first = round(&mut source, &mut |request| answer(request));
+        assert_eq!(
+            first.results().len(),
+            6,
+            "entries of the running run wait for its end: {:?}",
+            first.results()
+        );
+        assert!(
+            !first
+                .requests
+                .iter()
+                .any(|request| request.contains("/samples?limit=100") && request.contains("/runs/"))
+        );
+        assert_eq!(
+            round(&mut source, &mut |request| answer(request)).requests.len(),
+            1,
+            "idle"
+        );
+        runs[3].1 = "fail";
+        let answer = platform(runs);
+        let said = round(&mut source, &mut |request| answer(request));
+        let new: Vec<_> = said.results().into_iter().filter(|result| result.run == 4).collect();
+        assert_eq!(new.len(), 1, "{:?}", said.requests);
+        let history = |id| format!("GET /samples/{id}/history?limit=100&offset=0");
+        assert_eq!(
+            said.requests[1..],
+            ["GET /runs/4/summary".into(), history(10), history(20)]
+        );
+    }
+}
+
+#[test]
+fn one_poisoned_row_is_left_out_and_costs_nothing_in_later_rounds() {
+    let runs: Vec<_> = (1..=60)
+        .map(|id| (id, "pass", 100 - id as i64, vec![(1, "pass")]))
+        .collect();
+    let answer = platform(runs);
+    let mut source = sample_platform(Discovery::Runs);
+    let mut poisoned = |request: &Request| {
+        let reply = answer(request)?;
+        let holds = |row: &Value| row["run_id"] == 50;
+        let bad = request.endpoint() == "/runs" && reply["data"].as_array().unwrap().iter().any(holds);
+        if bad { Err(Rejection::Status(500)) } else { Ok(reply) }
+    };
+    let first = round(&mut source, &mut poisoned);
+    assert_eq!(first.failure, None, "{:?}", first.requests);
+    assert_eq!(
+        first
+            .runs()
+            .iter()
+            .map(|run| run.id)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        59
+    );
+    assert!(
+        first
+            .learned
+            .notices
+            .iter()
+            .any(|notice| matches!(notice, Notice::RowSkipped { .. }))
+    );
+    let idle = round(&mut source, &mut poisoned);
+    assert_eq!(idle.requests, ["GET /runs?limit=5&offset=0"]);
+}
+
+#[test]
+fn a_restarted_run_is_active_again_and_read_again() {
+    let mut runs: Vec<_> = (1..=2)
+        .map(|id| (id, "pass", 100 - id as i64, vec![(1, "pass")]))
+        .collect();
+    let mut source = sample_platform(Discovery::Runs);
+    let answer = platform(runs.clone());
+    round(&mut source, &mut |request| answer(request));
+    runs[1].1 = "running";
+    let answer = platform(runs.clone());
+    let said = round(&mut source, &mut |request| answer(request));
+    assert_eq!(
+        (said.active(), said.requests.len()),
+        (vec!["2 linux started".to_owned()], 1)
+    );
+    runs[1] = (2, "fail", 1, vec![(1, "missing_output")]);
+    let answer = platform(runs);
+    let said = round(&mut source, &mut |request| answer(request));
+    assert_eq!(said.requests[1..], ["GET /runs/2/samples?limit=100&offset=0"]);
+    let result = said.results()[0].clone();
+    assert_eq!((result.run, result.outcome), (2, CaseOutcome::MissingOutput));
+    assert_eq!(result.failure_signature.as_deref(), Some("missing_output"));
+}
+
+#[test]
+fn recorded_results_add_up_to_the_recorded_summary_and_tell_the_signature() {
+    let run = recorded("run_fail");
+    let mut source = {
+        let mut settings = settings(Kind::SamplePlatform, Discovery::Runs);
+        settings.lookback = Duration::from_secs(365 * 86_400);
+        SamplePlatform::new(settings)
+    };
+    let said = round(&mut source, &mut |request| match request.endpoint() {
+        "/runs" => Ok(page(std::slice::from_ref(&run))),
+        "/runs/{run_id}/samples" => Ok(recorded("run_samples_fail")),
+        other => panic!("{other}"),
+    });
+    let summary = recorded("run_summary_fail");
+    let counts = said.runs().last().unwrap().counts;
+    assert_eq!(counts[CaseOutcome::Passed.index()], summary["pass_count"].as_u64());
+    assert_eq!(counts[CaseOutcome::Failed.index()], summary["fail_count"].as_u64());
+    assert_eq!(
+        counts[CaseOutcome::Skipped.index()],
+        None,
+        "the results do not tell what was skipped"
+    );
+    let failed: Vec<_> = said
+        .results()
+        .into_iter()
+        .filter(|result| result.outcome == CaseOutcome::Failed)
+        .collect();
+    assert_eq!(failed.len(), 1);
+    assert_eq!(
+        failed[0].failure_signature.as_deref(),
+        Some("exit_code_mismatch:rc:137")
+    );
+    let info = |fact: &Fact| matches!(fact, Fact::Case(info) if &*info.case == "29" && &*info.name == "sample_16.asf");
+    assert!(said.learned.facts.iter().any(info));
+}
