@@ -113,7 +113,12 @@ impl Recent {
 
     /// Replaces the result of a run by an edited one; false if it is the same, or too old to be changed.
     pub(super) fn replace(&mut self, entry: Entry) -> bool {
-        let Some(known) = self.entries.iter_mut().rev().find(|known| known.order.1 == entry.order.1) else {
+        let Some(known) = self
+            .entries
+            .iter_mut()
+            .rev()
+            .find(|known| known.order.1 == entry.order.1)
+        else {
             return false;
         };
         if *known == entry {
@@ -125,7 +130,9 @@ impl Recent {
 
     /// Follows a run whose times were edited.
     pub(super) fn move_run(&mut self, run: &Run) {
-        let Some(place) = self.entries.iter().rposition(|known| known.order.1 == run.id) else { return };
+        let Some(place) = self.entries.iter().rposition(|known| known.order.1 == run.id) else {
+            return;
+        };
         let mut entry = self.entries.remove(place);
         entry.order = run.order();
         if !entry.own_time {
@@ -167,7 +174,12 @@ impl Recent {
             at: entry.at,
             duration_seconds: entry.duration_seconds,
         });
-        Standing { last, order: self.newest(), last_pass, streak }
+        Standing {
+            last,
+            order: self.newest(),
+            last_pass,
+            streak,
+        }
     }
 }
 
@@ -185,7 +197,10 @@ impl Counts {
     pub(super) fn add(&mut self, result: &CaseResult) {
         self.results[result.outcome.index()] += 1;
         self.retries += result.retries.unwrap_or(0);
-        if let Some(seconds) = result.duration_seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
+        if let Some(seconds) = result
+            .duration_seconds
+            .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
+        {
             self.duration_sum += seconds;
             self.duration_count += 1;
         }
@@ -200,7 +215,7 @@ pub(super) struct Row {
     /// The last pass as upstream tells it, which may be older than any result that is known.
     pub(super) told_pass: Option<Timestamp>,
     pub(super) shown: Shown,
-    /// The end of the last round before something was learned of it.
+    /// When something was last learned of it.
     pub(super) touched: Timestamp,
 }
 
@@ -236,7 +251,13 @@ pub(super) struct Cases {
 
 impl Cases {
     pub(super) fn new(max: usize) -> Self {
-        Self { places: HashMap::new(), slots: Vec::new(), free: BTreeSet::new(), max, refused: 0 }
+        Self {
+            places: HashMap::new(),
+            slots: Vec::new(),
+            free: BTreeSet::new(),
+            max,
+            refused: 0,
+        }
     }
 
     /// Fewer than there are now: the ones that are known stay.
@@ -256,7 +277,11 @@ impl Cases {
             self.refused += 1;
             return None;
         }
-        let slot = Some(Slot { name: name.clone(), info: None, touched: clock });
+        let slot = Some(Slot {
+            name: name.clone(),
+            info: None,
+            touched: clock,
+        });
         let place = match self.free.pop_first() {
             Some(place) => {
                 self.slots[place as usize] = slot;
@@ -295,14 +320,22 @@ impl Cases {
     /// Forgets the cases that nothing uses and nothing has spoken of since `cutoff`.
     pub(super) fn forget_before(&mut self, cutoff: Timestamp, used: &CaseSet) {
         for (slot, place) in self.slots.iter_mut().zip(0..) {
-            let Some(known) = slot.take_if(|known| known.touched < cutoff && !used.contains(place)) else { continue };
+            let Some(known) = slot.take_if(|known| known.touched < cutoff && !used.contains(place)) else {
+                continue;
+            };
             self.places.remove(&known.name);
             self.free.insert(place);
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// One more than the highest place, given or free.
+    pub(super) fn places(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Cases that have a place.
+    pub(super) fn known(&self) -> usize {
+        self.places.len()
     }
 
     /// Facts that were passed over because there were as many cases as are tracked.

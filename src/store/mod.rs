@@ -61,7 +61,11 @@ impl Store {
     #[must_use]
     pub fn new(specs: Vec<SourceSpec>, series_budget: usize) -> Self {
         let sources = specs.into_iter().map(SourceState::new).collect();
-        Self { sources, rows_max: series_budget / SERIES_PER_CASE, generation: 0 }
+        Self {
+            sources,
+            rows_max: series_budget / SERIES_PER_CASE,
+            generation: 0,
+        }
     }
 
     /// Continues under another configuration. A source of the same name and the same platform's words keeps what it
@@ -76,14 +80,15 @@ impl Store {
                 && known.active_states == spec.active_states
         };
         for spec in specs {
-            self.sources.push(match old.iter().position(|known| same(known, &spec)) {
-                Some(place) => {
-                    let mut known = old.swap_remove(place);
-                    known.respecify(spec);
-                    known
-                }
-                None => SourceState::new(spec),
-            });
+            self.sources
+                .push(match old.iter().position(|known| same(known, &spec)) {
+                    Some(place) => {
+                        let mut known = old.swap_remove(place);
+                        known.respecify(spec);
+                        known
+                    }
+                    None => SourceState::new(spec),
+                });
         }
         self.rows_max = series_budget / SERIES_PER_CASE;
         self.generation += 1;
@@ -95,7 +100,7 @@ impl Store {
     pub fn update(&mut self, source: usize, update: Update, now: Timestamp, scraped: u64) -> Option<Arc<Snapshot>> {
         match update {
             Update::Facts(facts) => {
-                self.sources.get_mut(source)?.apply(facts);
+                self.sources.get_mut(source)?.apply(facts, now);
                 None
             }
             Update::RoundEnded { result, at } => {
@@ -113,7 +118,11 @@ impl Store {
     /// Shows the counts behind zeros that have been scraped, or that nobody scrapes. Returns the snapshot to publish, if
     /// there is any such count.
     pub fn tick(&mut self, now: Timestamp, scraped: u64) -> Option<Arc<Snapshot>> {
-        let released = self.sources.iter_mut().filter_map(|source| source.release(now, scraped)).count();
+        let released = self
+            .sources
+            .iter_mut()
+            .filter_map(|source| source.release(now, scraped))
+            .count();
         (released > 0).then(|| {
             self.generation += 1;
             self.gather()
@@ -133,9 +142,16 @@ impl Store {
     }
 
     fn gather(&self) -> Arc<Snapshot> {
-        let mut sources: Vec<_> = self.sources.iter().filter_map(|source| source.published().cloned()).collect();
+        let mut sources: Vec<_> = self
+            .sources
+            .iter()
+            .filter_map(|source| source.published().cloned())
+            .collect();
         sources.sort_by(|a, b| a.source.cmp(&b.source));
-        Arc::new(Snapshot { generation: self.generation, sources })
+        Arc::new(Snapshot {
+            generation: self.generation,
+            sources,
+        })
     }
 
     /// A source's share of the rows: all that it has if there is room for all, else in proportion. What the others have
@@ -143,7 +159,11 @@ impl Store {
     fn rows_allowed(&self, source: usize) -> usize {
         let need = self.sources[source].case_rows();
         let total: usize = self.sources.iter().map(SourceState::case_rows).sum();
-        let share = if total <= self.rows_max { need } else { proportion(self.rows_max, need, total) };
+        let share = if total <= self.rows_max {
+            need
+        } else {
+            proportion(self.rows_max, need, total)
+        };
         let others: usize = (0..self.sources.len())
             .filter(|other| *other != source)
             .filter_map(|other| self.sources[other].published())

@@ -25,7 +25,9 @@ impl Zeros {
 
     /// When they are over if nobody scrapes.
     pub(super) fn end(self) -> Timestamp {
-        self.at.checked_add(SignedDuration::from_secs(ZEROS_SECONDS_MAX)).unwrap_or(Timestamp::MAX)
+        self.at
+            .checked_add(SignedDuration::from_secs(ZEROS_SECONDS_MAX))
+            .unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -75,7 +77,16 @@ pub(super) struct Held {
 /// With its place in the published snapshot.
 #[derive(Debug, Clone)]
 pub(super) enum Truth {
-    Group { place: usize, row: GroupRow },
-    Errors { environment: Name, counts: [u64; ErrorCode::COUNT] },
-    Case { place: usize, row: CaseRow },
+    Group {
+        place: usize,
+        row: GroupRow,
+    },
+    Errors {
+        environment: Name,
+        counts: [u64; ErrorCode::COUNT],
+    },
+    Case {
+        place: usize,
+        row: CaseRow,
+    },
 }

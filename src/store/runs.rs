@@ -42,7 +42,9 @@ impl CaseSet {
 
     /// Whether a case is in it.
     pub(super) fn contains(&self, case: CaseIndex) -> bool {
-        self.words.get(case as usize / 64).is_some_and(|word| word & (1_u64 << (case % 64)) != 0)
+        self.words
+            .get(case as usize / 64)
+            .is_some_and(|word| word & (1_u64 << (case % 64)) != 0)
     }
 
     /// Adds every member of another set.
@@ -58,7 +60,9 @@ impl CaseSet {
     /// The members, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = CaseIndex> + '_ {
         self.words.iter().zip(0_u32..).flat_map(|(word, at)| {
-            (0..64_u32).filter(move |bit| word & (1_u64 << bit) != 0).map(move |bit| at * 64 + bit)
+            (0..64_u32)
+                .filter(move |bit| word & (1_u64 << bit) != 0)
+                .map(move |bit| at * 64 + bit)
         })
     }
 }
@@ -72,7 +76,7 @@ pub(super) struct KnownRun {
     pub(super) counted: bool,
     /// The cases whose result in it is known.
     pub(super) seen: CaseSet,
-    /// The end of the last round before it was first seen.
+    /// When it was first seen; a run of the baseline is as old as it says.
     since: Timestamp,
 }
 
@@ -114,7 +118,10 @@ impl Runs {
             self.line = self.line.max(self.active.last().copied().unwrap_or(0));
             return;
         }
-        let news = self.active.iter().filter(|id| **id > self.line && !self.table.contains_key(id));
+        let news = self
+            .active
+            .iter()
+            .filter(|id| **id > self.line && !self.table.contains_key(id));
         self.open.extend(news);
         while self.open.len() > OPEN_MAX {
             self.open.pop_first();
@@ -137,7 +144,15 @@ impl Runs {
         if !self.baseline_done {
             self.line = self.line.max(run.id);
         }
-        self.table.insert(run.id, KnownRun { run, counted, seen: CaseSet::default(), since: clock });
+        self.table.insert(
+            run.id,
+            KnownRun {
+                run,
+                counted,
+                seen: CaseSet::default(),
+                since: clock,
+            },
+        );
         if self.table.len() > RUNS_MAX {
             self.shrink();
         }
@@ -150,7 +165,12 @@ impl Runs {
             return;
         }
         self.baseline_done = true;
-        self.open = self.active.iter().copied().filter(|id| !self.table.contains_key(id)).collect();
+        self.open = self
+            .active
+            .iter()
+            .copied()
+            .filter(|id| !self.table.contains_key(id))
+            .collect();
     }
 
     /// Forgets the finished runs that ended, and were first seen, before `cutoff`. A run without any time of its own is
@@ -212,11 +232,19 @@ pub(super) struct Orphans {
 impl Orphans {
     /// Keeps a result. Beyond [`ORPHANS_MAX`] the oldest run's results are dropped: it is the least likely to come.
     pub(super) fn keep(&mut self, case: CaseIndex, result: CaseResult) {
-        if self.by_run.entry(result.run).or_default().insert(case, result).is_none() {
+        if self
+            .by_run
+            .entry(result.run)
+            .or_default()
+            .insert(case, result)
+            .is_none()
+        {
             self.count += 1;
         }
         while self.count > ORPHANS_MAX {
-            let Some((_, results)) = self.by_run.pop_first() else { return };
+            let Some((_, results)) = self.by_run.pop_first() else {
+                return;
+            };
             self.count -= results.len();
             self.dropped += results.len() as u64;
         }

@@ -13,7 +13,8 @@ use super::release::{Held, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, GroupRow, Histogram, SourceSnapshot};
 use crate::model::{
-    ActiveRun, ActiveState, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run, RunOutcome,
+    ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
+    RunOutcome,
 };
 
 /// Groups per source. Far above what people configure; a branch expression that matches every branch must not grow
@@ -21,11 +22,14 @@ use crate::model::{
 pub const GROUPS_MAX: usize = 1_000;
 
 /// Bounds of a run's duration in seconds: from a smoke test to a night's work.
-pub const RUN_DURATION_BOUNDS: &[f64] =
-    &[10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_200.0, 1_800.0, 2_700.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0];
+pub const RUN_DURATION_BOUNDS: &[f64] = &[
+    10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_200.0, 1_800.0, 2_700.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0,
+];
 
 /// Bounds of a run's wait in seconds: from a free worker to a queue of hours.
-pub const RUN_QUEUE_BOUNDS: &[f64] = &[1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0];
+pub const RUN_QUEUE_BOUNDS: &[f64] = &[
+    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0,
+];
 
 /// What bounds a source's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,9 +131,9 @@ pub struct SourceState {
     cases: Cases,
     groups: BTreeMap<Group, GroupState>,
     environments: BTreeMap<Name, Environment>,
-    /// The end of the last round, good or bad: facts have no time of arrival of their own.
+    /// When the last facts came.
     clock: Timestamp,
-    /// The end of the last good one.
+    /// The end of the last good round.
     as_of: Timestamp,
     published: Option<Arc<SourceSnapshot>>,
     /// What `published` shows as zeros and is more.
@@ -156,7 +160,8 @@ impl SourceState {
     }
 
     /// Takes what was learned. Nothing of it is shown before a round succeeds.
-    pub fn apply(&mut self, facts: Vec<Fact>) {
+    pub fn apply(&mut self, facts: Vec<Fact>, now: Timestamp) {
+        self.clock = now;
         for fact in facts {
             match fact {
                 Fact::Project(name) => self.project = Some(name),
@@ -171,7 +176,6 @@ impl SourceState {
 
     /// Ends a round; true if there is something to publish.
     pub fn round_ended(&mut self, result: RoundResult, at: Timestamp) -> bool {
-        self.clock = at;
         if result != RoundResult::Success {
             return false;
         }
@@ -203,6 +207,12 @@ impl SourceState {
     #[must_use]
     pub fn case_rows(&self) -> usize {
         self.groups.values().map(|group| group.rows.len()).sum()
+    }
+
+    /// Cases that have a place, with or without results.
+    #[must_use]
+    pub fn cases_known(&self) -> usize {
+        self.cases.known()
     }
 
     /// Runs and results that upstream has changed after they were known. They move gauges, never counters.
@@ -237,7 +247,10 @@ impl SourceState {
             Admission::Edited => self.follow_edit(id),
             Admission::First { counted } => {
                 let clock = self.clock;
-                let group = self.groups.entry(known.run.group.clone()).or_insert_with(GroupState::new);
+                let group = self
+                    .groups
+                    .entry(known.run.group.clone())
+                    .or_insert_with(GroupState::new);
                 let environment = environment(&mut self.environments, &known.run.group.environment, clock);
                 if counted {
                     group.count(&known.run);
@@ -258,14 +271,25 @@ impl SourceState {
         if self.groups.len() < GROUPS_MAX || self.groups.contains_key(&group) {
             return group;
         }
-        let branch = if group.branch.is_empty() { group.branch } else { OTHER.into() };
-        Group { environment: OTHER.into(), branch }
+        let branch = if group.branch.is_empty() {
+            group.branch
+        } else {
+            OTHER.into()
+        };
+        Group {
+            environment: OTHER.into(),
+            branch,
+        }
     }
 
     /// Puts the results of an edited run where the run is now.
     fn follow_edit(&mut self, id: u64) {
-        let Some(KnownRun { run, seen, .. }) = self.runs.get(id) else { return };
-        let Some(group) = self.groups.get_mut(&run.group) else { return };
+        let Some(KnownRun { run, seen, .. }) = self.runs.get(id) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&run.group) else {
+            return;
+        };
         for case in seen.iter() {
             if let Some(row) = group.rows.get_mut(&case) {
                 row.recent.move_run(run);
@@ -286,7 +310,9 @@ impl SourceState {
     }
 
     fn take_result(&mut self, result: CaseResult) {
-        let Some(case) = self.cases.place(&result.case, self.clock) else { return };
+        let Some(case) = self.cases.place(&result.case, self.clock) else {
+            return;
+        };
         if self.runs.get(result.run).is_some() {
             self.record(case, &result);
         } else {
@@ -296,8 +322,12 @@ impl SourceState {
 
     /// A result of a known run: counted at its first sight if its run is, an edit of the gauges afterwards.
     fn record(&mut self, case: CaseIndex, result: &CaseResult) {
-        let Some(known) = self.runs.get_mut(result.run) else { return };
-        let Some(group) = self.groups.get_mut(&known.run.group) else { return };
+        let Some(known) = self.runs.get_mut(result.run) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&known.run.group) else {
+            return;
+        };
         let entry = Entry::new(result, &known.run);
         if known.seen.insert(case) {
             let row = group.row(case, self.clock);
@@ -313,10 +343,16 @@ impl SourceState {
     }
 
     fn take_last_pass(&mut self, case: &Name, group: Group, at: Timestamp) {
-        let Some(case) = self.cases.place(case, self.clock) else { return };
+        let Some(case) = self.cases.place(case, self.clock) else {
+            return;
+        };
         let group = self.place(group);
         environment(&mut self.environments, &group.environment, self.clock);
-        let row = self.groups.entry(group).or_insert_with(GroupState::new).row(case, self.clock);
+        let row = self
+            .groups
+            .entry(group)
+            .or_insert_with(GroupState::new)
+            .row(case, self.clock);
         row.told_pass = row.told_pass.max(Some(at));
     }
 
@@ -324,7 +360,9 @@ impl SourceState {
     /// environments without runs and rows, then cases without a trace. What comes back later starts as new, at 0.
     fn forget(&mut self) {
         let retention = SignedDuration::try_from(self.spec.limits.retention).unwrap_or(SignedDuration::MAX);
-        let Ok(cutoff) = self.as_of.checked_sub(retention) else { return };
+        let Ok(cutoff) = self.as_of.checked_sub(retention) else {
+            return;
+        };
         self.runs.forget_before(cutoff);
         let alive: HashSet<&Group> = self.runs.values().map(|known| &known.run.group).collect();
         let mut used = CaseSet::default();
@@ -368,7 +406,12 @@ impl SourceState {
         }
         let admitted = self.admitted(cases_allowed);
         let case_outcomes = self.case_outcomes();
-        let mut moment = Moment { now, generation, scraped, held: Vec::new() };
+        let mut moment = Moment {
+            now,
+            generation,
+            scraped,
+            held: Vec::new(),
+        };
         let (cases, case_infos) = self.case_rows_shown(&admitted, &mut moment);
         let groups = self.group_rows_shown(&mut moment);
         let run_errors = self.run_errors_shown(&mut moment);
@@ -380,7 +423,11 @@ impl SourceState {
             run_errors,
             error_codes: self.spec.error_codes,
             active_states: self.spec.active_states,
-            runs_active: self.environments.iter().map(|(name, known)| (name.clone(), known.active)).collect(),
+            runs_active: self
+                .environments
+                .iter()
+                .map(|(name, known)| (name.clone(), known.active))
+                .collect(),
             cases_left_out: (admitted.len() - cases.len()) as u64,
             cases,
             case_infos,
@@ -397,8 +444,9 @@ impl SourceState {
             return None;
         }
         let mut snapshot = SourceSnapshot::clone(self.published.as_deref()?);
-        let (over, held) =
-            std::mem::take(&mut self.held).into_iter().partition(|held| held.since.are_over(now, scraped));
+        let (over, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.since.are_over(now, scraped));
         self.held = held;
         for Held { truth, .. } in over {
             if let Some(shown) = self.shown_of(&truth) {
@@ -450,17 +498,15 @@ impl SourceState {
         admitted
     }
 
-    fn case_rows_shown(
-        &mut self,
-        admitted: &[bool],
-        moment: &mut Moment,
-    ) -> (Vec<CaseRow>, Vec<crate::model::CaseInfo>) {
+    fn case_rows_shown(&mut self, admitted: &[bool], moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
         let mut rows = Vec::with_capacity(admitted.iter().filter(|shown| **shown).count());
         let mut shown_cases = CaseSet::default();
         let mut admitted = admitted.iter();
         for (name, group) in &mut self.groups {
             for case in &group.sorted {
-                let (Some(row), Some(case_name)) = (group.rows.get_mut(case), self.cases.name(*case)) else { continue };
+                let (Some(row), Some(case_name)) = (group.rows.get_mut(case), self.cases.name(*case)) else {
+                    continue;
+                };
                 if !admitted.next().copied().unwrap_or(false) {
                     row.shown.leave_out();
                     continue;
@@ -479,10 +525,16 @@ impl SourceState {
                     duration_count: 0,
                     ..truth.clone()
                 });
-                moment.hold(moved, since, || Truth::Case { place: rows.len() - 1, row: truth });
+                moment.hold(moved, since, || Truth::Case {
+                    place: rows.len() - 1,
+                    row: truth,
+                });
             }
         }
-        let mut infos: Vec<_> = shown_cases.iter().filter_map(|case| self.cases.info(case).cloned()).collect();
+        let mut infos: Vec<_> = shown_cases
+            .iter()
+            .filter_map(|case| self.cases.info(case).cloned())
+            .collect();
         infos.sort_unstable_by(|a, b| a.case.cmp(&b.case));
         (rows, infos)
     }
@@ -517,7 +569,10 @@ impl SourceState {
                 queue: Histogram::new(RUN_QUEUE_BOUNDS),
                 ..truth.clone()
             });
-            moment.hold(moved, since, || Truth::Group { place: rows.len() - 1, row: truth });
+            moment.hold(moved, since, || Truth::Group {
+                place: rows.len() - 1,
+                row: truth,
+            });
         }
         rows
     }
@@ -526,11 +581,21 @@ impl SourceState {
         let mut rows = BTreeMap::new();
         for (name, known) in &mut self.environments {
             let since = known.shown.show(moment.now, moment.generation, moment.scraped);
-            rows.insert(name.clone(), if since.is_some() { [0; ErrorCode::COUNT] } else { known.errors });
+            rows.insert(
+                name.clone(),
+                if since.is_some() {
+                    [0; ErrorCode::COUNT]
+                } else {
+                    known.errors
+                },
+            );
             if let Some(since) = since {
                 let moved = known.errors.iter().any(|count| *count > 0);
                 let counts = known.errors;
-                moment.hold(moved, since, || Truth::Errors { environment: name.clone(), counts });
+                moment.hold(moved, since, || Truth::Errors {
+                    environment: name.clone(),
+                    counts,
+                });
             }
         }
         rows
@@ -539,7 +604,7 @@ impl SourceState {
     /// Each case once per environment: where several branches have it, as it went in the newest of their runs.
     fn case_outcomes(&self) -> BTreeMap<Name, [u64; CaseOutcome::COUNT]> {
         let mut counts: BTreeMap<Name, [u64; CaseOutcome::COUNT]> = BTreeMap::new();
-        let mut newest: Vec<Option<(Order, CaseOutcome)>> = vec![None; self.cases.len()];
+        let mut newest: Vec<Option<(Order, CaseOutcome)>> = vec![None; self.cases.places()];
         let mut groups = self.groups.iter().peekable();
         while let Some((name, group)) = groups.next() {
             for (case, row) in &group.rows {
@@ -547,7 +612,10 @@ impl SourceState {
                 let known = &mut newest[*case as usize];
                 *known = (*known).max(this);
             }
-            if groups.peek().is_some_and(|(next, _)| next.environment == name.environment) {
+            if groups
+                .peek()
+                .is_some_and(|(next, _)| next.environment == name.environment)
+            {
                 continue;
             }
             for outcome in newest.iter_mut().filter_map(Option::take).map(|(_, outcome)| outcome) {
@@ -601,7 +669,12 @@ fn urgency(recent: &Recent) -> u8 {
 
 fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
     let standing = row.recent.standing();
-    let Counts { results, retries, duration_sum, duration_count } = row.counts;
+    let Counts {
+        results,
+        retries,
+        duration_sum,
+        duration_count,
+    } = row.counts;
     CaseRow {
         group: group.clone(),
         case: case.clone(),
