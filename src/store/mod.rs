@@ -1,6 +1,179 @@
 //! The only writer of what the platforms' numbers are: drops what it has seen, counts the rest, publishes immutable snapshots.
 //! Never asks a platform, never knows that pollers exist, never sees a clock (it is told the time), never renders.
+//!
+//! One task owns the [`Store`] and drives it:
+//!
+//! - [`Store::update`] for everything that a poller says, in the order in which it says it;
+//! - [`Store::tick`] after a scrape has taken a snapshot, and at [`Store::next_release`];
+//! - what these return is the snapshot to publish: complete, consistent, never changed again.
+//!
+//! The rules, each of which is a test:
+//!
+//! - What is known when the first round succeeds is the baseline: remembered, not counted (`runs`).
+//! - A finished run is counted once, a case result once and together with its run's standing, in whatever order, how often
+//!   and in whatever rounds they come. Later edits move gauges, never counters.
+//! - Only a successful round is published; facts of failed rounds show with the next success.
+//! - A new row is served at 0 until that has been scraped (`release`).
+//! - Gauges follow the order in which runs ended, not the order of arrival (`cases`).
+//! - Everything is bounded: runs by retention and a maximum, cases, groups, and results that wait for their run. What is
+//!   let go is never counted again when it is met again.
+//!
+//! # Where persistence belongs
+//!
+//! All state is plain data. The state after a round and the snapshot that shows it exist together when
+//! [`Store::update`] or [`Store::tick`] returns, and nobody has seen the snapshot yet: whoever makes counts survive a crash
+//! writes the state there, before the snapshot is handed to scrapes. Persisting first is what keeps a counter that has
+//! been scraped from going back.
 
+mod cases;
+mod release;
+mod runs;
 mod snapshot;
+mod source_state;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::model::Update;
+
+pub use release::ZEROS_SECONDS_MAX;
 pub use snapshot::{CaseRow, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
+pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
+
+/// Series that one case row can become: six outcomes, retries, duration sum and count, last outcome, last run, last pass,
+/// last duration, streak, and the case's text.
+pub const SERIES_PER_CASE: usize = 6 + 1 + 2 + 1 + 1 + 1 + 1 + 1 + 1;
+
+/// All sources' states, and what is published of them.
+#[derive(Debug, Clone)]
+pub struct Store {
+    sources: Vec<SourceState>,
+    rows_max: usize,
+    generation: u64,
+}
+
+impl Store {
+    /// A store that has learned nothing. A source's place in `specs` is the number that its updates carry;
+    /// `series_budget` bounds the per-case series of all sources together.
+    #[must_use]
+    pub fn new(specs: Vec<SourceSpec>, series_budget: usize) -> Self {
+        let sources = specs.into_iter().map(SourceState::new).collect();
+        Self {
+            sources,
+            rows_max: series_budget / SERIES_PER_CASE,
+            generation: 0,
+        }
+    }
+
+    /// Continues under another configuration. A source of the same name and the same platform's words keeps what it
+    /// knows; another one starts anew; one that is gone is forgotten. The caller sees to it that no update of the old
+    /// numbering follows. Returns what remains to be shown.
+    pub fn reconfigure(&mut self, specs: Vec<SourceSpec>, series_budget: usize) -> Arc<Snapshot> {
+        let mut old = std::mem::take(&mut self.sources);
+        let same = |known: &SourceState, spec: &SourceSpec| {
+            let known = known.spec();
+            known.name == spec.name
+                && known.error_codes == spec.error_codes
+                && known.active_states == spec.active_states
+        };
+        for spec in specs {
+            self.sources
+                .push(match old.iter().position(|known| same(known, &spec)) {
+                    Some(place) => {
+                        let mut known = old.swap_remove(place);
+                        known.respecify(spec);
+                        known
+                    }
+                    None => SourceState::new(spec),
+                });
+        }
+        self.rows_max = series_budget / SERIES_PER_CASE;
+        self.generation += 1;
+        self.gather()
+    }
+
+    /// Takes what a poller says of its source. `scraped` is the newest generation that a scrape has taken (0: none).
+    /// Returns the snapshot to publish, if this ends a successful round. An unknown source's updates are passed over.
+    pub fn update(&mut self, source: usize, update: Update, now: Timestamp, scraped: u64) -> Option<Arc<Snapshot>> {
+        match update {
+            Update::Facts(facts) => {
+                self.sources.get_mut(source)?.apply(facts, now);
+                None
+            }
+            Update::RoundEnded { result, at } => {
+                if !self.sources.get_mut(source)?.round_ended(result, at) {
+                    return None;
+                }
+                let allowed = self.rows_allowed(source);
+                self.generation += 1;
+                self.sources[source].snapshot(now, self.generation, scraped, allowed);
+                Some(self.gather())
+            }
+        }
+    }
+
+    /// Shows the counts behind zeros that have been scraped, or that nobody scrapes. Returns the snapshot to publish, if
+    /// there is any such count.
+    pub fn tick(&mut self, now: Timestamp, scraped: u64) -> Option<Arc<Snapshot>> {
+        let released = self
+            .sources
+            .iter_mut()
+            .filter_map(|source| source.release(now, scraped))
+            .count();
+        (released > 0).then(|| {
+            self.generation += 1;
+            self.gather()
+        })
+    }
+
+    /// When `tick` has something to show even if nobody scrapes. `None`: nothing is held back, scrapes need no tick.
+    #[must_use]
+    pub fn next_release(&self) -> Option<Timestamp> {
+        self.sources.iter().filter_map(SourceState::next_release).min()
+    }
+
+    /// The sources, by the number that their updates carry.
+    #[must_use]
+    pub fn sources(&self) -> &[SourceState] {
+        &self.sources
+    }
+
+    fn gather(&self) -> Arc<Snapshot> {
+        let mut sources: Vec<_> = self
+            .sources
+            .iter()
+            .filter_map(|source| source.published().cloned())
+            .collect();
+        sources.sort_by(|a, b| a.source.cmp(&b.source));
+        Arc::new(Snapshot {
+            generation: self.generation,
+            sources,
+        })
+    }
+
+    /// A source's share of the rows: all that it has if there is room for all, else in proportion. What the others have
+    /// published stays until their next round, so the share of one that has grown is what they leave.
+    fn rows_allowed(&self, source: usize) -> usize {
+        let need = self.sources[source].case_rows();
+        let total: usize = self.sources.iter().map(SourceState::case_rows).sum();
+        let share = if total <= self.rows_max {
+            need
+        } else {
+            proportion(self.rows_max, need, total)
+        };
+        let others: usize = (0..self.sources.len())
+            .filter(|other| *other != source)
+            .filter_map(|other| self.sources[other].published())
+            .map(|published| published.cases.len())
+            .sum();
+        share.min(self.rows_max.saturating_sub(others))
+    }
+}
+
+/// `whole * part / total`, rounded down.
+fn proportion(whole: usize, part: usize, total: usize) -> usize {
+    usize::try_from(whole as u128 * part as u128 / total.max(1) as u128).unwrap_or(whole)
+}

@@ -1,0 +1,345 @@
+//! The cases of a source: their places, their texts, and what is known of each one in each group.
+//! Never decides whether a result counts (`runs` does), never decides what is shown (`release` and the budget do).
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use super::release::Shown;
+use super::runs::{CaseIndex, CaseSet};
+use super::snapshot::LastResult;
+use crate::model::{CaseInfo, CaseOutcome, CaseResult, Name, Run, RunId};
+
+/// Results per case and group that are held one by one, so that they can come in any order and can be edited: 32 runs of
+/// one branch in one environment, most of a day's work at one run an hour. Older ones are folded into a summary.
+pub(super) const RECENT_MAX: usize = 32;
+
+/// A run's place in time; see [`Run::order`].
+pub(super) type Order = (Timestamp, RunId);
+
+/// One result, as much as the gauges need.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    order: Order,
+    outcome: CaseOutcome,
+    /// Whether `at` is the case's own time; else it follows its run's.
+    own_time: bool,
+    at: Option<Timestamp>,
+    duration_seconds: Option<f64>,
+}
+
+impl Entry {
+    pub(super) fn new(result: &CaseResult, run: &Run) -> Self {
+        Self {
+            order: run.order(),
+            outcome: result.outcome,
+            own_time: result.executed.is_some(),
+            at: result.executed.or(run.ended),
+            duration_seconds: result.duration_seconds,
+        }
+    }
+}
+
+/// The results that are older than the window, in so few words that late ones can still be added.
+#[derive(Debug, Clone, Default)]
+struct Folded {
+    last: Option<Entry>,
+    pass: Option<(Order, Option<Timestamp>)>,
+    streak: u64,
+    streak_from: Option<Order>,
+}
+
+impl Folded {
+    /// Adds a result at any place.
+    ///
+    /// Exact for every result that is newer than what is folded, for every failure, and for a pass that is older than
+    /// the last known pass or than the oldest failure since. A pass that comes so late that it falls between folded
+    /// failures moves the last pass, which stays right, but not the streak: how many of the failures came after it is no
+    /// longer known, and a streak that is too long does not hide a failing case.
+    fn add(&mut self, entry: Entry) {
+        let since_pass = self.pass.is_none_or(|(order, _)| entry.order > order);
+        if since_pass && entry.outcome.is_failure() {
+            self.streak += 1;
+            self.streak_from = Some(self.streak_from.map_or(entry.order, |from| from.min(entry.order)));
+        }
+        let newest = self.last.as_ref().is_none_or(|last| entry.order > last.order);
+        if since_pass && entry.outcome.is_pass() {
+            self.pass = Some((entry.order, entry.at));
+            if newest {
+                self.streak = 0;
+                self.streak_from = None;
+            }
+        }
+        if newest {
+            self.last = Some(entry);
+        }
+    }
+}
+
+/// The results of one case in one group, by the order of their runs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recent {
+    entries: Vec<Entry>,
+    folded: Folded,
+}
+
+/// What [`Recent`] says of now.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Standing {
+    pub(super) last: Option<LastResult>,
+    pub(super) order: Option<Order>,
+    pub(super) last_pass: Option<Timestamp>,
+    pub(super) streak: u64,
+}
+
+impl Recent {
+    /// Adds a result of a run that has none here.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        if self.folded.last.as_ref().is_some_and(|last| entry.order < last.order) {
+            self.folded.add(entry);
+            return;
+        }
+        let mut place = self.entries.partition_point(|other| other.order < entry.order);
+        if self.entries.len() == RECENT_MAX {
+            if place == 0 {
+                self.folded.add(entry);
+                return;
+            }
+            self.folded.add(self.entries.remove(0));
+            place -= 1;
+        }
+        self.entries.insert(place, entry);
+    }
+
+    /// Replaces the result of a run by an edited one; false if it is the same, or too old to be changed.
+    pub(super) fn replace(&mut self, entry: Entry) -> bool {
+        let Some(known) = self
+            .entries
+            .iter_mut()
+            .rev()
+            .find(|known| known.order.1 == entry.order.1)
+        else {
+            return false;
+        };
+        if *known == entry {
+            return false;
+        }
+        *known = entry;
+        true
+    }
+
+    /// Follows a run whose times were edited.
+    pub(super) fn move_run(&mut self, run: &Run) {
+        let Some(place) = self.entries.iter().rposition(|known| known.order.1 == run.id) else {
+            return;
+        };
+        let mut entry = self.entries.remove(place);
+        entry.order = run.order();
+        if !entry.own_time {
+            entry.at = run.ended;
+        }
+        self.insert(entry);
+    }
+
+    /// The newest result's place in time.
+    pub(super) fn newest(&self) -> Option<Order> {
+        self.newest_entry().map(|entry| entry.order)
+    }
+
+    /// How the case went last.
+    pub(super) fn outcome(&self) -> Option<CaseOutcome> {
+        self.newest_entry().map(|entry| entry.outcome)
+    }
+
+    fn newest_entry(&self) -> Option<&Entry> {
+        self.entries.last().or(self.folded.last.as_ref())
+    }
+
+    /// Failures since the last pass, and that pass. Outcomes that are neither are passed over.
+    pub(super) fn streak(&self) -> (u64, Option<Timestamp>) {
+        let mut streak = 0;
+        for entry in self.entries.iter().rev() {
+            if entry.outcome.is_pass() {
+                return (streak, entry.at);
+            }
+            streak += u64::from(entry.outcome.is_failure());
+        }
+        (streak + self.folded.streak, self.folded.pass.and_then(|(_, at)| at))
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let (streak, last_pass) = self.streak();
+        let last = self.newest_entry().map(|entry| LastResult {
+            outcome: entry.outcome,
+            at: entry.at,
+            duration_seconds: entry.duration_seconds,
+        });
+        Standing {
+            last,
+            order: self.newest(),
+            last_pass,
+            streak,
+        }
+    }
+}
+
+/// What is counted of one case in one group.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    pub(super) results: [u64; CaseOutcome::COUNT],
+    pub(super) retries: u64,
+    pub(super) duration_sum: f64,
+    pub(super) duration_count: u64,
+}
+
+impl Counts {
+    /// Counts a result with all that belongs to it. A duration that is not a length of time is not one.
+    pub(super) fn add(&mut self, result: &CaseResult) {
+        self.results[result.outcome.index()] += 1;
+        self.retries += result.retries.unwrap_or(0);
+        if let Some(seconds) = result
+            .duration_seconds
+            .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
+        {
+            self.duration_sum += seconds;
+            self.duration_count += 1;
+        }
+    }
+}
+
+/// One case in one group.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) counts: Counts,
+    pub(super) recent: Recent,
+    /// The last pass as upstream tells it, which may be older than any result that is known.
+    pub(super) told_pass: Option<Timestamp>,
+    pub(super) shown: Shown,
+    /// When something was last learned of it.
+    pub(super) touched: Timestamp,
+}
+
+impl Row {
+    pub(super) fn new(clock: Timestamp) -> Self {
+        Self {
+            counts: Counts::default(),
+            recent: Recent::default(),
+            told_pass: None,
+            shown: Shown::Never,
+            touched: clock,
+        }
+    }
+}
+
+/// A case's place.
+#[derive(Debug, Clone)]
+struct Slot {
+    name: Name,
+    info: Option<CaseInfo>,
+    touched: Timestamp,
+}
+
+/// The cases of a source. A place is given again only when nothing remembers its last owner.
+#[derive(Debug, Clone)]
+pub(super) struct Cases {
+    places: HashMap<Name, CaseIndex>,
+    slots: Vec<Option<Slot>>,
+    free: BTreeSet<CaseIndex>,
+    max: usize,
+    refused: u64,
+}
+
+impl Cases {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            places: HashMap::new(),
+            slots: Vec::new(),
+            free: BTreeSet::new(),
+            max,
+            refused: 0,
+        }
+    }
+
+    /// Fewer than there are now: the ones that are known stay.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// The place of a case, a new one if need be. `None`: there are as many cases as are tracked.
+    pub(super) fn place(&mut self, name: &Name, clock: Timestamp) -> Option<CaseIndex> {
+        if let Some(&place) = self.places.get(name) {
+            if let Some(slot) = &mut self.slots[place as usize] {
+                slot.touched = clock;
+            }
+            return Some(place);
+        }
+        if self.places.len() >= self.max {
+            self.refused += 1;
+            return None;
+        }
+        let slot = Some(Slot {
+            name: name.clone(),
+            info: None,
+            touched: clock,
+        });
+        let place = match self.free.pop_first() {
+            Some(place) => {
+                self.slots[place as usize] = slot;
+                place
+            }
+            None => {
+                let place = CaseIndex::try_from(self.slots.len()).ok()?;
+                self.slots.push(slot);
+                place
+            }
+        };
+        self.places.insert(name.clone(), place);
+        Some(place)
+    }
+
+    pub(super) fn find(&self, name: &Name) -> Option<CaseIndex> {
+        self.places.get(name).copied()
+    }
+
+    pub(super) fn name(&self, place: CaseIndex) -> Option<&Name> {
+        self.slots.get(place as usize)?.as_ref().map(|slot| &slot.name)
+    }
+
+    pub(super) fn info(&self, place: CaseIndex) -> Option<&CaseInfo> {
+        self.slots.get(place as usize)?.as_ref()?.info.as_ref()
+    }
+
+    pub(super) fn describe(&mut self, info: CaseInfo, clock: Timestamp) {
+        if let Some(place) = self.place(&info.case, clock)
+            && let Some(slot) = &mut self.slots[place as usize]
+        {
+            slot.info = Some(info);
+        }
+    }
+
+    /// Forgets the cases that nothing uses and nothing has spoken of since `cutoff`.
+    pub(super) fn forget_before(&mut self, cutoff: Timestamp, used: &CaseSet) {
+        for (slot, place) in self.slots.iter_mut().zip(0..) {
+            let Some(known) = slot.take_if(|known| known.touched < cutoff && !used.contains(place)) else {
+                continue;
+            };
+            self.places.remove(&known.name);
+            self.free.insert(place);
+        }
+    }
+
+    /// One more than the highest place, given or free.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Cases that have a place.
+    pub(super) fn known(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Facts that were passed over because there were as many cases as are tracked.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
+    }
+}

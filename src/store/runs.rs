@@ -1,0 +1,269 @@
+//! Which runs are known, and which of them count: the baseline, the table of finished runs, the results that wait for one.
+//! Never reads what a run's numbers are, except for its place in time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::model::{CaseResult, Run, RunId};
+
+/// Finished runs remembered per source, whatever the retention says: 90 days of more than 500 runs a day. Beyond it the
+/// oldest leave first. With 10,000 cases a run costs about 1.6 kB here, most of it its set of cases.
+pub(super) const RUNS_MAX: usize = 50_000;
+
+/// Unfinished runs remembered per source. A platform that has more of them than this at once is not being tested but stuck.
+pub(super) const OPEN_MAX: usize = 10_000;
+
+/// Results per source that wait for their run. A round reads runs before results, so only what an interrupted round left
+/// behind waits; the bound is ten runs of 5,000 cases.
+pub(super) const ORPHANS_MAX: usize = 50_000;
+
+/// A place of a case in its source's table.
+pub(super) type CaseIndex = u32;
+
+/// A set of cases that grows to the highest member: one bit a case, so that every result of the retention can be
+/// remembered exactly.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CaseSet {
+    words: Vec<u64>,
+}
+
+impl CaseSet {
+    /// Adds a case; true if it was not there.
+    pub(super) fn insert(&mut self, case: CaseIndex) -> bool {
+        let (word, bit) = (case as usize / 64, 1_u64 << (case % 64));
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        new
+    }
+
+    /// Whether a case is in it.
+    pub(super) fn contains(&self, case: CaseIndex) -> bool {
+        self.words
+            .get(case as usize / 64)
+            .is_some_and(|word| word & (1_u64 << (case % 64)) != 0)
+    }
+
+    /// Adds every member of another set.
+    pub(super) fn add(&mut self, other: &Self) {
+        if other.words.len() > self.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            *mine |= theirs;
+        }
+    }
+
+    /// The members, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = CaseIndex> + '_ {
+        self.words.iter().zip(0_u32..).flat_map(|(word, at)| {
+            (0..64_u32)
+                .filter(move |bit| word & (1_u64 << bit) != 0)
+                .map(move |bit| at * 64 + bit)
+        })
+    }
+}
+
+/// A finished run.
+#[derive(Debug, Clone)]
+pub(super) struct KnownRun {
+    /// As it was read last; its group is the one that it was counted in.
+    pub(super) run: Run,
+    /// Whether it is counted, and its results with it. A run of the baseline is not.
+    pub(super) counted: bool,
+    /// The cases whose result in it is known.
+    pub(super) seen: CaseSet,
+    /// When it was first seen; a run of the baseline is as old as it says.
+    since: Timestamp,
+}
+
+/// What a finished run that was told of is to us.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Admission {
+    /// Met for the first time.
+    First {
+        /// Whether it counts.
+        counted: bool,
+    },
+    /// Known, and something about it has changed.
+    Edited,
+    /// Known as it is.
+    Same,
+}
+
+/// The finished runs of a source, and the line between those that count and those that do not.
+///
+/// Run ids only grow. A run that is not in the table therefore counts if its id lies above the line, or if it has been
+/// seen unfinished while its id did. The line is the highest id of the baseline, and it rises over every run that leaves
+/// the table. So neither a page that was lost while the baseline was read nor a run that is forgotten and met again is
+/// ever counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Runs {
+    table: HashMap<RunId, KnownRun>,
+    baseline_done: bool,
+    line: RunId,
+    open: BTreeSet<RunId>,
+    active: BTreeSet<RunId>,
+    late_edits: u64,
+}
+
+impl Runs {
+    /// Takes the ids of the unfinished runs, all of them.
+    pub(super) fn replace_active(&mut self, ids: impl Iterator<Item = RunId>) {
+        self.active = ids.take(OPEN_MAX).collect();
+        if !self.baseline_done {
+            self.line = self.line.max(self.active.last().copied().unwrap_or(0));
+            return;
+        }
+        let news = self
+            .active
+            .iter()
+            .filter(|id| **id > self.line && !self.table.contains_key(id));
+        self.open.extend(news);
+        while self.open.len() > OPEN_MAX {
+            self.open.pop_first();
+        }
+    }
+
+    /// Takes a finished run. The group of a run is part of what it was counted as, so a later reading does not move it.
+    pub(super) fn admit(&mut self, mut run: Run, clock: Timestamp) -> Admission {
+        if let Some(known) = self.table.get_mut(&run.id) {
+            run.group = known.run.group.clone();
+            if known.run == run {
+                return Admission::Same;
+            }
+            known.run = run;
+            self.late_edits += 1;
+            return Admission::Edited;
+        }
+        let was_open = self.open.remove(&run.id);
+        let counted = self.baseline_done && (was_open || run.id > self.line);
+        if !self.baseline_done {
+            self.line = self.line.max(run.id);
+        }
+        self.table.insert(
+            run.id,
+            KnownRun {
+                run,
+                counted,
+                seen: CaseSet::default(),
+                since: clock,
+            },
+        );
+        if self.table.len() > RUNS_MAX {
+            self.shrink();
+        }
+        Admission::First { counted }
+    }
+
+    /// The first successful round has ended: what is finished by now is the baseline, what is active is not.
+    pub(super) fn end_baseline(&mut self) {
+        if self.baseline_done {
+            return;
+        }
+        self.baseline_done = true;
+        self.open = self
+            .active
+            .iter()
+            .copied()
+            .filter(|id| !self.table.contains_key(id))
+            .collect();
+    }
+
+    /// Forgets the finished runs that ended, and were first seen, before `cutoff`. A run without any time of its own is
+    /// thereby kept for as long as the others, and the line does not rise too early.
+    pub(super) fn forget_before(&mut self, cutoff: Timestamp) {
+        let line = &mut self.line;
+        self.table.retain(|id, known| {
+            let keep = known.run.order().0.max(known.since) >= cutoff;
+            if !keep {
+                *line = (*line).max(*id);
+            }
+            keep
+        });
+    }
+
+    /// Makes room by a sixteenth, so that the sort is rare.
+    fn shrink(&mut self) {
+        let mut orders: Vec<_> = self.table.values().map(|known| known.run.order()).collect();
+        orders.sort_unstable();
+        for (_, id) in orders.into_iter().take(RUNS_MAX / 16) {
+            self.table.remove(&id);
+            self.line = self.line.max(id);
+        }
+    }
+
+    pub(super) fn get(&self, id: RunId) -> Option<&KnownRun> {
+        self.table.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: RunId) -> Option<&mut KnownRun> {
+        self.table.get_mut(&id)
+    }
+
+    /// In no order: callers look for a maximum or a union.
+    pub(super) fn values(&self) -> impl Iterator<Item = &KnownRun> {
+        self.table.values()
+    }
+
+    /// Known runs or results that were read again and had changed.
+    pub(super) fn late_edits(&self) -> u64 {
+        self.late_edits
+    }
+
+    /// Notes that a known result has changed.
+    pub(super) fn note_late_edit(&mut self) {
+        self.late_edits += 1;
+    }
+}
+
+/// Results that came before their run. Until the run is known to be finished a later result of the same case replaces
+/// the earlier one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Orphans {
+    by_run: BTreeMap<RunId, BTreeMap<CaseIndex, CaseResult>>,
+    count: usize,
+    dropped: u64,
+}
+
+impl Orphans {
+    /// Keeps a result. Beyond [`ORPHANS_MAX`] the oldest run's results are dropped: it is the least likely to come.
+    pub(super) fn keep(&mut self, case: CaseIndex, result: CaseResult) {
+        if self
+            .by_run
+            .entry(result.run)
+            .or_default()
+            .insert(case, result)
+            .is_none()
+        {
+            self.count += 1;
+        }
+        while self.count > ORPHANS_MAX {
+            let Some((_, results)) = self.by_run.pop_first() else {
+                return;
+            };
+            self.count -= results.len();
+            self.dropped += results.len() as u64;
+        }
+    }
+
+    /// Takes what has waited for a run.
+    pub(super) fn take(&mut self, run: RunId) -> BTreeMap<CaseIndex, CaseResult> {
+        let results = self.by_run.remove(&run).unwrap_or_default();
+        self.count -= results.len();
+        results
+    }
+
+    /// The cases that are waited for.
+    pub(super) fn cases(&self) -> impl Iterator<Item = CaseIndex> + '_ {
+        self.by_run.values().flat_map(|results| results.keys().copied())
+    }
+
+    /// Results that were dropped for want of room.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}

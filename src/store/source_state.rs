@@ -1,0 +1,689 @@
+//! One source's numbers: facts in, snapshots out. Plain data without locks, channels or clock.
+//! Never drops a true fact because of the round that it came in, never shows one before its round is complete.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::cases::{Cases, Counts, Entry, Order, Recent, Row};
+use super::release::{Held, Shown, Truth, Zeros};
+use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
+use super::snapshot::{CaseRow, GroupRow, Histogram, SourceSnapshot};
+use crate::model::{
+    ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
+    RunOutcome,
+};
+
+/// Groups per source. Far above what people configure; a branch expression that matches every branch must not grow
+/// memory without end. Runs of further groups are counted under [`OTHER`].
+pub const GROUPS_MAX: usize = 1_000;
+
+/// Bounds of a run's duration in seconds: from a smoke test to a night's work.
+pub const RUN_DURATION_BOUNDS: &[f64] = &[
+    10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_200.0, 1_800.0, 2_700.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0,
+];
+
+/// Bounds of a run's wait in seconds: from a free worker to a queue of hours.
+pub const RUN_QUEUE_BOUNDS: &[f64] = &[
+    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0,
+];
+
+/// What bounds a source's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Cases that are tracked; facts about further ones are passed over.
+    pub cases_max: usize,
+    /// How long finished runs are remembered: the lookback and a margin, so that nothing is forgotten while upstream is
+    /// still asked about it.
+    pub retention: Duration,
+}
+
+/// What the store must know of a source before it has told anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSpec {
+    /// The `source` label.
+    pub name: Name,
+    /// The codes that its platform can tell.
+    pub error_codes: &'static [ErrorCode],
+    /// The states that its platform has.
+    pub active_states: &'static [ActiveState],
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// One (environment, branch).
+#[derive(Debug, Clone)]
+struct GroupState {
+    runs: [u64; RunOutcome::COUNT],
+    cases: [u64; CaseOutcome::COUNT],
+    duration: Histogram,
+    queue: Histogram,
+    shown: Shown,
+    rows: HashMap<CaseIndex, Row>,
+    /// The keys of `rows` by the cases' names; empty when it has to be made again.
+    sorted: Vec<CaseIndex>,
+}
+
+impl GroupState {
+    fn new() -> Self {
+        Self {
+            runs: [0; RunOutcome::COUNT],
+            cases: [0; CaseOutcome::COUNT],
+            duration: Histogram::new(RUN_DURATION_BOUNDS),
+            queue: Histogram::new(RUN_QUEUE_BOUNDS),
+            shown: Shown::Never,
+            rows: HashMap::new(),
+            sorted: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, run: &Run) {
+        let length = |seconds: &f64| seconds.is_finite() && *seconds >= 0.0;
+        self.runs[run.outcome.index()] += 1;
+        for (sum, count) in self.cases.iter_mut().zip(run.counts) {
+            *sum += count.unwrap_or(0);
+        }
+        if let Some(seconds) = run.duration_seconds.filter(length) {
+            self.duration.observe(seconds);
+        }
+        if let Some(seconds) = run.queue_seconds().filter(length) {
+            self.queue.observe(seconds);
+        }
+    }
+
+    /// The row of a case; new, with all counts 0, at its first fact.
+    fn row(&mut self, case: CaseIndex, clock: Timestamp) -> &mut Row {
+        let row = self.rows.entry(case).or_insert_with(|| {
+            self.sorted.clear();
+            Row::new(clock)
+        });
+        row.touched = clock;
+        row
+    }
+
+    fn sort(&mut self, cases: &Cases) {
+        if self.sorted.len() != self.rows.len() {
+            self.sorted = self.rows.keys().copied().collect();
+            self.sorted.sort_unstable_by(|a, b| cases.name(*a).cmp(&cases.name(*b)));
+        }
+    }
+}
+
+/// What is known of one environment beside its groups.
+#[derive(Debug, Clone)]
+struct Environment {
+    errors: [u64; ErrorCode::COUNT],
+    active: [u64; ActiveState::COUNT],
+    shown: Shown,
+    touched: Timestamp,
+}
+
+/// The state of one source. See the room's documentation for its rules.
+#[derive(Debug, Clone)]
+pub struct SourceState {
+    spec: SourceSpec,
+    project: Option<Name>,
+    runs: Runs,
+    orphans: Orphans,
+    cases: Cases,
+    groups: BTreeMap<Group, GroupState>,
+    environments: BTreeMap<Name, Environment>,
+    /// When the last facts came.
+    clock: Timestamp,
+    /// The end of the last good round.
+    as_of: Timestamp,
+    published: Option<Arc<SourceSnapshot>>,
+    /// What `published` shows as zeros and is more.
+    held: Vec<Held>,
+}
+
+impl SourceState {
+    /// A source that has told nothing.
+    #[must_use]
+    pub fn new(spec: SourceSpec) -> Self {
+        Self {
+            cases: Cases::new(spec.limits.cases_max),
+            spec,
+            project: None,
+            runs: Runs::default(),
+            orphans: Orphans::default(),
+            groups: BTreeMap::new(),
+            environments: BTreeMap::new(),
+            clock: Timestamp::MIN,
+            as_of: Timestamp::MIN,
+            published: None,
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes what was learned. Nothing of it is shown before a round succeeds.
+    pub fn apply(&mut self, facts: Vec<Fact>, now: Timestamp) {
+        self.clock = now;
+        for fact in facts {
+            match fact {
+                Fact::Project(name) => self.project = Some(name),
+                Fact::Run(run) => self.take_run(run),
+                Fact::Active(runs) => self.take_active(&runs),
+                Fact::Result(result) => self.take_result(result),
+                Fact::Case(info) => self.cases.describe(info, self.clock),
+                Fact::LastPass { case, group, at } => self.take_last_pass(&case, group, at),
+            }
+        }
+    }
+
+    /// Ends a round; true if there is something to publish.
+    pub fn round_ended(&mut self, result: RoundResult, at: Timestamp) -> bool {
+        if result != RoundResult::Success {
+            return false;
+        }
+        self.as_of = at;
+        self.runs.end_baseline();
+        self.forget();
+        true
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub fn published(&self) -> Option<&Arc<SourceSnapshot>> {
+        self.published.as_ref()
+    }
+
+    /// Whether counts wait behind zeros.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// When the first of them no longer waits for a scrape.
+    #[must_use]
+    pub fn next_release(&self) -> Option<Timestamp> {
+        self.held.iter().map(|held| held.since.end()).min()
+    }
+
+    /// Case rows, shown or not.
+    #[must_use]
+    pub fn case_rows(&self) -> usize {
+        self.groups.values().map(|group| group.rows.len()).sum()
+    }
+
+    /// Cases that have a place, with or without results.
+    #[must_use]
+    pub fn cases_known(&self) -> usize {
+        self.cases.known()
+    }
+
+    /// Runs and results that upstream has changed after they were known. They move gauges, never counters.
+    #[must_use]
+    pub fn late_edits(&self) -> u64 {
+        self.runs.late_edits()
+    }
+
+    /// Facts that were passed over because a bound was reached: cases beyond the limit, results whose run never came.
+    #[must_use]
+    pub fn passed_over(&self) -> u64 {
+        self.cases.refused() + self.orphans.dropped()
+    }
+
+    /// Keeps what is known under new bounds; see [`super::Store::reconfigure`].
+    pub(super) fn respecify(&mut self, spec: SourceSpec) {
+        self.cases.set_max(spec.limits.cases_max);
+        self.spec = spec;
+    }
+
+    pub(super) fn spec(&self) -> &SourceSpec {
+        &self.spec
+    }
+
+    fn take_run(&mut self, mut run: Run) {
+        run.group = self.place(run.group);
+        let id = run.id;
+        let admission = self.runs.admit(run, self.clock);
+        let Some(known) = self.runs.get(id) else { return };
+        match admission {
+            Admission::Same => {}
+            Admission::Edited => self.follow_edit(id),
+            Admission::First { counted } => {
+                let clock = self.clock;
+                let group = self
+                    .groups
+                    .entry(known.run.group.clone())
+                    .or_insert_with(GroupState::new);
+                let environment = environment(&mut self.environments, &known.run.group.environment, clock);
+                if counted {
+                    group.count(&known.run);
+                    if known.run.outcome == RunOutcome::Error {
+                        let told = known.run.error_code.filter(|code| self.spec.error_codes.contains(code));
+                        environment.errors[told.unwrap_or(ErrorCode::Unknown).index()] += 1;
+                    }
+                }
+                for (case, result) in self.orphans.take(id) {
+                    self.record(case, &result);
+                }
+            }
+        }
+    }
+
+    /// A group that there is room for.
+    fn place(&self, group: Group) -> Group {
+        if self.groups.len() < GROUPS_MAX || self.groups.contains_key(&group) {
+            return group;
+        }
+        let branch = if group.branch.is_empty() {
+            group.branch
+        } else {
+            OTHER.into()
+        };
+        Group {
+            environment: OTHER.into(),
+            branch,
+        }
+    }
+
+    /// Puts the results of an edited run where the run is now.
+    fn follow_edit(&mut self, id: u64) {
+        let Some(KnownRun { run, seen, .. }) = self.runs.get(id) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&run.group) else {
+            return;
+        };
+        for case in seen.iter() {
+            if let Some(row) = group.rows.get_mut(&case) {
+                row.recent.move_run(run);
+            }
+        }
+    }
+
+    fn take_active(&mut self, runs: &[ActiveRun]) {
+        self.runs.replace_active(runs.iter().map(|run| run.id));
+        for environment in self.environments.values_mut() {
+            environment.active = [0; ActiveState::COUNT];
+        }
+        for run in runs {
+            let room = self.environments.len() < GROUPS_MAX || self.environments.contains_key(&run.environment);
+            let name = if room { run.environment.clone() } else { OTHER.into() };
+            environment(&mut self.environments, &name, self.clock).active[run.state.index()] += 1;
+        }
+    }
+
+    fn take_result(&mut self, result: CaseResult) {
+        let Some(case) = self.cases.place(&result.case, self.clock) else {
+            return;
+        };
+        if self.runs.get(result.run).is_some() {
+            self.record(case, &result);
+        } else {
+            self.orphans.keep(case, result);
+        }
+    }
+
+    /// A result of a known run: counted at its first sight if its run is, an edit of the gauges afterwards.
+    fn record(&mut self, case: CaseIndex, result: &CaseResult) {
+        let Some(known) = self.runs.get_mut(result.run) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&known.run.group) else {
+            return;
+        };
+        let entry = Entry::new(result, &known.run);
+        if known.seen.insert(case) {
+            let row = group.row(case, self.clock);
+            row.recent.insert(entry);
+            if known.counted {
+                row.counts.add(result);
+            }
+        } else if let Some(row) = group.rows.get_mut(&case)
+            && row.recent.replace(entry)
+        {
+            self.runs.note_late_edit();
+        }
+    }
+
+    fn take_last_pass(&mut self, case: &Name, group: Group, at: Timestamp) {
+        let Some(case) = self.cases.place(case, self.clock) else {
+            return;
+        };
+        let group = self.place(group);
+        environment(&mut self.environments, &group.environment, self.clock);
+        let row = self
+            .groups
+            .entry(group)
+            .or_insert_with(GroupState::new)
+            .row(case, self.clock);
+        row.told_pass = row.told_pass.max(Some(at));
+    }
+
+    /// Lets go of what lies before the retention: runs, then the rows that tell of nothing newer, then groups and
+    /// environments without runs and rows, then cases without a trace. What comes back later starts as new, at 0.
+    fn forget(&mut self) {
+        let retention = SignedDuration::try_from(self.spec.limits.retention).unwrap_or(SignedDuration::MAX);
+        let Ok(cutoff) = self.as_of.checked_sub(retention) else {
+            return;
+        };
+        self.runs.forget_before(cutoff);
+        let alive: HashSet<&Group> = self.runs.values().map(|known| &known.run.group).collect();
+        let mut used = CaseSet::default();
+        self.groups.retain(|name, group| {
+            let rows = group.rows.len();
+            group.rows.retain(|_, row| {
+                row.touched >= cutoff || row.recent.newest().is_some_and(|(ended, _)| ended >= cutoff)
+            });
+            if group.rows.len() != rows {
+                group.sorted.clear();
+            }
+            for case in group.rows.keys() {
+                used.insert(*case);
+            }
+            alive.contains(name) || !group.rows.is_empty()
+        });
+        let with_groups: HashSet<&Name> = self.groups.keys().map(|group| &group.environment).collect();
+        self.environments.retain(|name, known| {
+            known.touched >= cutoff || with_groups.contains(name) || known.active.iter().any(|count| *count > 0)
+        });
+        for known in self.runs.values() {
+            used.add(&known.seen);
+        }
+        for case in self.orphans.cases() {
+            used.insert(case);
+        }
+        self.cases.forget_before(cutoff, &used);
+    }
+
+    /// Builds what is to be published after a round, as `generation`. `scraped` is the newest generation that a scrape
+    /// has taken. At most `cases_allowed` case rows are in it.
+    pub fn snapshot(
+        &mut self,
+        now: Timestamp,
+        generation: u64,
+        scraped: u64,
+        cases_allowed: usize,
+    ) -> Arc<SourceSnapshot> {
+        for group in self.groups.values_mut() {
+            group.sort(&self.cases);
+        }
+        let admitted = self.admitted(cases_allowed);
+        let case_outcomes = self.case_outcomes();
+        let mut moment = Moment {
+            now,
+            generation,
+            scraped,
+            held: Vec::new(),
+        };
+        let (cases, case_infos) = self.case_rows_shown(&admitted, &mut moment);
+        let groups = self.group_rows_shown(&mut moment);
+        let run_errors = self.run_errors_shown(&mut moment);
+        self.held = moment.held;
+        let snapshot = Arc::new(SourceSnapshot {
+            source: self.spec.name.clone(),
+            project: self.project.clone(),
+            groups,
+            run_errors,
+            error_codes: self.spec.error_codes,
+            active_states: self.spec.active_states,
+            runs_active: self
+                .environments
+                .iter()
+                .map(|(name, known)| (name.clone(), known.active))
+                .collect(),
+            cases_left_out: (admitted.len() - cases.len()) as u64,
+            cases,
+            case_infos,
+            case_outcomes,
+            as_of: self.as_of,
+        });
+        self.published = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+
+    /// Shows the truth of rows whose zeros have been seen: the published round's, whatever has been applied since.
+    pub fn release(&mut self, now: Timestamp, scraped: u64) -> Option<Arc<SourceSnapshot>> {
+        if !self.held.iter().any(|held| held.since.are_over(now, scraped)) {
+            return None;
+        }
+        let mut snapshot = SourceSnapshot::clone(self.published.as_deref()?);
+        let (over, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.since.are_over(now, scraped));
+        self.held = held;
+        for Held { truth, .. } in over {
+            if let Some(shown) = self.shown_of(&truth) {
+                *shown = Shown::Truth;
+            }
+            match truth {
+                Truth::Group { place, row } => snapshot.groups[place] = row,
+                Truth::Case { place, row } => snapshot.cases[place] = row,
+                Truth::Errors { environment, counts } => {
+                    snapshot.run_errors.insert(environment, counts);
+                }
+            }
+        }
+        let snapshot = Arc::new(snapshot);
+        self.published = Some(Arc::clone(&snapshot));
+        Some(snapshot)
+    }
+
+    fn shown_of(&mut self, truth: &Truth) -> Option<&mut Shown> {
+        match truth {
+            Truth::Group { row, .. } => Some(&mut self.groups.get_mut(&row.group)?.shown),
+            Truth::Errors { environment, .. } => Some(&mut self.environments.get_mut(environment)?.shown),
+            Truth::Case { row, .. } => {
+                let case = self.cases.find(&row.case)?;
+                Some(&mut self.groups.get_mut(&row.group)?.rows.get_mut(&case)?.shown)
+            }
+        }
+    }
+
+    /// Which rows are shown, in the order of the rows: failing now, then flaky, then the most recently run; ties by key.
+    fn admitted(&self, allowed: usize) -> Vec<bool> {
+        let total = self.case_rows();
+        if total <= allowed {
+            return vec![true; total];
+        }
+        let mut ranks: Vec<(u8, Reverse<Option<Order>>, usize)> = Vec::with_capacity(total);
+        for group in self.groups.values() {
+            for row in group.sorted.iter().filter_map(|case| group.rows.get(case)) {
+                ranks.push((urgency(&row.recent), Reverse(row.recent.newest()), ranks.len()));
+            }
+        }
+        let mut admitted = vec![false; total];
+        if allowed > 0 {
+            ranks.select_nth_unstable(allowed - 1);
+            for (_, _, place) in &ranks[..allowed] {
+                admitted[*place] = true;
+            }
+        }
+        admitted
+    }
+
+    fn case_rows_shown(&mut self, admitted: &[bool], moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
+        let mut rows = Vec::with_capacity(admitted.iter().filter(|shown| **shown).count());
+        let mut shown_cases = CaseSet::default();
+        let mut admitted = admitted.iter();
+        for (name, group) in &mut self.groups {
+            for case in &group.sorted {
+                let (Some(row), Some(case_name)) = (group.rows.get_mut(case), self.cases.name(*case)) else {
+                    continue;
+                };
+                if !admitted.next().copied().unwrap_or(false) {
+                    row.shown.leave_out();
+                    continue;
+                }
+                shown_cases.insert(*case);
+                let truth = case_row(name, case_name, row);
+                let Some(since) = row.shown.show(moment.now, moment.generation, moment.scraped) else {
+                    rows.push(truth);
+                    continue;
+                };
+                let moved = truth.results.iter().any(|count| *count > 0);
+                rows.push(CaseRow {
+                    results: [0; CaseOutcome::COUNT],
+                    retries: 0,
+                    duration_sum: 0.0,
+                    duration_count: 0,
+                    ..truth.clone()
+                });
+                moment.hold(moved, since, || Truth::Case {
+                    place: rows.len() - 1,
+                    row: truth,
+                });
+            }
+        }
+        let mut infos: Vec<_> = shown_cases
+            .iter()
+            .filter_map(|case| self.cases.info(case).cloned())
+            .collect();
+        infos.sort_unstable_by(|a, b| a.case.cmp(&b.case));
+        (rows, infos)
+    }
+
+    fn group_rows_shown(&mut self, moment: &mut Moment) -> Vec<GroupRow> {
+        let mut last: HashMap<&Group, &Run> = HashMap::new();
+        for KnownRun { run, .. } in self.runs.values() {
+            let newest = last.entry(&run.group).or_insert(run);
+            if run.order() > newest.order() {
+                *newest = run;
+            }
+        }
+        let mut rows = Vec::with_capacity(self.groups.len());
+        for (name, group) in &mut self.groups {
+            let truth = GroupRow {
+                group: name.clone(),
+                runs: group.runs,
+                cases: group.cases,
+                duration: group.duration.clone(),
+                queue: group.queue.clone(),
+                last: last.get(name).map(|run| Run::clone(run)),
+            };
+            let Some(since) = group.shown.show(moment.now, moment.generation, moment.scraped) else {
+                rows.push(truth);
+                continue;
+            };
+            let moved = truth.runs.iter().any(|count| *count > 0);
+            rows.push(GroupRow {
+                runs: [0; RunOutcome::COUNT],
+                cases: [0; CaseOutcome::COUNT],
+                duration: Histogram::new(RUN_DURATION_BOUNDS),
+                queue: Histogram::new(RUN_QUEUE_BOUNDS),
+                ..truth.clone()
+            });
+            moment.hold(moved, since, || Truth::Group {
+                place: rows.len() - 1,
+                row: truth,
+            });
+        }
+        rows
+    }
+
+    fn run_errors_shown(&mut self, moment: &mut Moment) -> BTreeMap<Name, [u64; ErrorCode::COUNT]> {
+        let mut rows = BTreeMap::new();
+        for (name, known) in &mut self.environments {
+            let since = known.shown.show(moment.now, moment.generation, moment.scraped);
+            rows.insert(
+                name.clone(),
+                if since.is_some() {
+                    [0; ErrorCode::COUNT]
+                } else {
+                    known.errors
+                },
+            );
+            if let Some(since) = since {
+                let moved = known.errors.iter().any(|count| *count > 0);
+                let counts = known.errors;
+                moment.hold(moved, since, || Truth::Errors {
+                    environment: name.clone(),
+                    counts,
+                });
+            }
+        }
+        rows
+    }
+
+    /// Each case once per environment: where several branches have it, as it went in the newest of their runs.
+    fn case_outcomes(&self) -> BTreeMap<Name, [u64; CaseOutcome::COUNT]> {
+        let mut counts: BTreeMap<Name, [u64; CaseOutcome::COUNT]> = BTreeMap::new();
+        let mut newest: Vec<Option<(Order, CaseOutcome)>> = vec![None; self.cases.places()];
+        let mut groups = self.groups.iter().peekable();
+        while let Some((name, group)) = groups.next() {
+            for (case, row) in &group.rows {
+                let this = row.recent.newest().zip(row.recent.outcome());
+                let known = &mut newest[*case as usize];
+                *known = (*known).max(this);
+            }
+            if groups
+                .peek()
+                .is_some_and(|(next, _)| next.environment == name.environment)
+            {
+                continue;
+            }
+            for outcome in newest.iter_mut().filter_map(Option::take).map(|(_, outcome)| outcome) {
+                counts.entry(name.environment.clone()).or_default()[outcome.index()] += 1;
+            }
+        }
+        counts
+    }
+}
+
+/// The circumstances of a snapshot, and what it holds back.
+struct Moment {
+    now: Timestamp,
+    generation: u64,
+    scraped: u64,
+    held: Vec<Held>,
+}
+
+impl Moment {
+    /// Zeros that are the truth hold nothing back.
+    fn hold(&mut self, moved: bool, since: Zeros, truth: impl FnOnce() -> Truth) {
+        if moved {
+            self.held.push(Held { since, truth: truth() });
+        }
+    }
+}
+
+fn environment<'a>(
+    environments: &'a mut BTreeMap<Name, Environment>,
+    name: &Name,
+    clock: Timestamp,
+) -> &'a mut Environment {
+    let known = environments.entry(name.clone()).or_insert_with(|| Environment {
+        errors: [0; ErrorCode::COUNT],
+        active: [0; ActiveState::COUNT],
+        shown: Shown::Never,
+        touched: clock,
+    });
+    known.touched = clock;
+    known
+}
+
+/// 0 is failing now, 1 is flaky, 2 is neither.
+fn urgency(recent: &Recent) -> u8 {
+    match recent.outcome() {
+        _ if recent.streak().0 > 0 => 0,
+        Some(CaseOutcome::Flaky) => 1,
+        _ => 2,
+    }
+}
+
+fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
+    let standing = row.recent.standing();
+    let Counts {
+        results,
+        retries,
+        duration_sum,
+        duration_count,
+    } = row.counts;
+    CaseRow {
+        group: group.clone(),
+        case: case.clone(),
+        results,
+        retries,
+        duration_sum,
+        duration_count,
+        last: standing.last,
+        last_pass: standing.last_pass.max(row.told_pass),
+        consecutive_failures: standing.streak,
+    }
+}

@@ -1,0 +1,779 @@
+//! The rules of the room, one by one, then all of them at once on random histories.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, OTHER, RoundResult, Run,
+    RunOutcome,
+};
+use CaseOutcome::{Failed, Flaky, MissingOutput, Passed, Skipped};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const NOW: i64 = 1_800_000_000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(NOW + seconds).unwrap()
+}
+
+fn spec(name: &str) -> SourceSpec {
+    SourceSpec {
+        name: name.into(),
+        error_codes: ErrorCode::ALL,
+        active_states: ActiveState::ALL,
+        limits: Limits {
+            cases_max: 100,
+            retention: 30 * DAY,
+        },
+    }
+}
+
+fn group(environment: &str, branch: &str) -> Group {
+    Group {
+        environment: environment.into(),
+        branch: branch.into(),
+    }
+}
+
+/// A run that ended `id` seconds from the start.
+fn run(id: u64, outcome: RunOutcome) -> Run {
+    let end = i64::try_from(id).unwrap();
+    let mut counts = [None; CaseOutcome::COUNT];
+    counts[Passed.index()] = Some(2);
+    Run {
+        id,
+        group: group("prod", "main"),
+        outcome,
+        error_code: None,
+        created: Some(at(end - 30)),
+        started: Some(at(end - 20)),
+        ended: Some(at(end)),
+        duration_seconds: Some(20.0),
+        counts,
+        commit: None,
+        build_url: None,
+    }
+}
+
+fn passed(id: u64) -> Fact {
+    Fact::Run(run(id, RunOutcome::Passed))
+}
+
+fn active(ids: &[u64]) -> Fact {
+    let run = |id: &u64| ActiveRun {
+        id: *id,
+        environment: "prod".into(),
+        state: ActiveState::Started,
+    };
+    Fact::Active(ids.iter().map(run).collect())
+}
+
+fn result(run: u64, case: &str, outcome: CaseOutcome) -> Fact {
+    Fact::Result(CaseResult {
+        run,
+        case: case.into(),
+        outcome,
+        executed: None,
+        duration_seconds: Some(1.5),
+        retries: Some(1),
+        failure_signature: None,
+    })
+}
+
+/// A store of one source that is scraped after every round.
+struct Bench {
+    store: Store,
+    seconds: i64,
+    scraped: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            store: Store::new(vec![spec("shop")], 1_000_000),
+            seconds: 100_000,
+            scraped: 0,
+        }
+    }
+
+    fn facts(&mut self, facts: Vec<Fact>) {
+        assert!(
+            self.store
+                .update(0, Update::Facts(facts), at(self.seconds), self.scraped)
+                .is_none()
+        );
+    }
+
+    fn end(&mut self, result: RoundResult) -> Option<Arc<Snapshot>> {
+        self.seconds += 5;
+        let now = at(self.seconds);
+        self.store
+            .update(0, Update::RoundEnded { result, at: now }, now, self.scraped)
+    }
+
+    /// A good round, before any release.
+    fn publish(&mut self, facts: Vec<Fact>) -> Arc<SourceSnapshot> {
+        self.facts(facts);
+        Arc::clone(
+            &self
+                .end(RoundResult::Success)
+                .expect("a good round is published")
+                .sources[0],
+        )
+    }
+
+    /// A good round, scraped, and what is shown then.
+    fn round(&mut self, facts: Vec<Fact>) -> Arc<SourceSnapshot> {
+        let shown = self.publish(facts);
+        self.scrape().unwrap_or(shown)
+    }
+
+    fn scrape(&mut self) -> Option<Arc<SourceSnapshot>> {
+        self.scraped = self.store.generation;
+        self.store
+            .tick(at(self.seconds), self.scraped)
+            .map(|snapshot| Arc::clone(&snapshot.sources[0]))
+    }
+}
+
+fn runs_counted(snapshot: &SourceSnapshot) -> u64 {
+    snapshot.groups.iter().flat_map(|row| row.runs).sum()
+}
+
+fn results_counted(snapshot: &SourceSnapshot) -> u64 {
+    snapshot.cases.iter().flat_map(|row| row.results).sum()
+}
+
+/// What is counted of `facts` after a baseline of the runs 10 (finished), 8 and 11 (active).
+fn check_counted(facts: Vec<Fact>, runs: u64, results: u64) {
+    let mut bench = Bench::new();
+    bench.round(vec![passed(10), result(10, "a", Failed), active(&[8, 11])]);
+    let shown = bench.round(facts);
+    assert_eq!((runs_counted(&shown), results_counted(&shown)), (runs, results));
+}
+
+#[test]
+fn the_baseline_is_remembered_and_not_counted() {
+    let mut bench = Bench::new();
+    let shown = bench.round(vec![passed(1), result(1, "a", Failed), active(&[])]);
+    assert_eq!((runs_counted(&shown), results_counted(&shown)), (0, 0));
+    assert_eq!(shown.groups[0].last.as_ref().map(|run| run.id), Some(1));
+    assert_eq!(shown.cases[0].consecutive_failures, 1);
+}
+
+#[test]
+fn what_failed_rounds_learned_before_the_first_good_one_is_baseline_too() {
+    let mut bench = Bench::new();
+    bench.facts(vec![passed(3), active(&[7])]);
+    assert!(bench.end(RoundResult::Unreachable).is_none());
+    bench.round(vec![active(&[])]);
+    assert_eq!(
+        runs_counted(&bench.round(vec![passed(3), passed(7)])),
+        0,
+        "7 had finished before the baseline was complete"
+    );
+    assert_eq!(runs_counted(&bench.round(vec![passed(8)])), 1);
+}
+
+#[test]
+fn after_the_baseline_newer_runs_and_those_that_were_active_count() {
+    check_counted(vec![passed(12)], 1, 0);
+    check_counted(vec![passed(8), passed(11)], 2, 0);
+    check_counted(vec![passed(9), passed(10)], 0, 0);
+    check_counted(vec![passed(12), passed(12), passed(12)], 1, 0);
+}
+
+#[test]
+fn an_empty_first_round_makes_every_later_run_count() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    assert_eq!(runs_counted(&bench.round(vec![passed(1)])), 1);
+}
+
+#[test]
+fn a_result_counts_once_and_only_with_a_counted_run() {
+    check_counted(vec![passed(12), result(12, "a", Failed), result(12, "a", Failed)], 1, 1);
+    check_counted(vec![result(12, "a", Failed), result(12, "b", Failed), passed(12)], 1, 2);
+    check_counted(vec![result(12, "a", Failed)], 0, 0);
+    check_counted(vec![result(10, "a", Failed), result(10, "b", Failed)], 0, 0);
+}
+
+#[test]
+fn results_that_came_before_the_baseline_of_a_run_that_was_active_then_count() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[5]), result(5, "a", Failed)]);
+    let shown = bench.round(vec![passed(5)]);
+    assert_eq!((runs_counted(&shown), results_counted(&shown)), (1, 1));
+    assert_eq!(
+        (
+            shown.cases[0].retries,
+            shown.cases[0].duration_sum,
+            shown.cases[0].duration_count
+        ),
+        (1, 1.5, 1)
+    );
+}
+
+#[test]
+fn an_edit_moves_gauges_and_never_counters() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    bench.round(vec![
+        passed(1),
+        result(1, "a", Passed),
+        passed(2),
+        result(2, "a", Passed),
+    ]);
+    let mut edited = run(1, RunOutcome::Failed);
+    edited.ended = Some(at(50));
+    let shown = bench.round(vec![Fact::Run(edited), result(1, "a", Failed), active(&[2])]);
+    assert_eq!(shown.groups[0].runs, [2, 0, 0, 0, 0]);
+    assert_eq!(
+        shown.groups[0].last.as_ref().map(|run| (run.id, run.outcome)),
+        Some((1, RunOutcome::Failed))
+    );
+    assert_eq!(shown.cases[0].results[Passed.index()], 2);
+    assert_eq!(
+        (shown.cases[0].consecutive_failures, shown.cases[0].last_pass),
+        (1, Some(at(2)))
+    );
+    assert_eq!(bench.store.sources()[0].late_edits(), 2);
+    assert_eq!(
+        runs_counted(&bench.round(vec![passed(2)])),
+        2,
+        "a restarted run is not counted again"
+    );
+}
+
+#[test]
+fn a_failed_round_publishes_nothing_and_loses_nothing() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[]), passed(1)]);
+    bench.facts(vec![passed(2)]);
+    assert!(bench.end(RoundResult::Throttled).is_none());
+    assert!(bench.scrape().is_none());
+    assert_eq!(runs_counted(&bench.round(vec![])), 1);
+}
+
+#[test]
+fn a_new_row_is_served_at_zero_until_that_was_scraped() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    let mut error = run(1, RunOutcome::Error);
+    error.error_code = Some(ErrorCode::MergeConflict);
+    let shown = bench.publish(vec![Fact::Run(error), result(1, "a", Failed)]);
+    assert_eq!((runs_counted(&shown), results_counted(&shown)), (0, 0));
+    assert_eq!(shown.run_errors["prod"].iter().sum::<u64>(), 0);
+    assert_eq!(shown.groups[0].duration.count() + shown.groups[0].queue.count(), 0);
+    assert_eq!(shown.cases[0].consecutive_failures, 1, "gauges are real at once");
+    assert!(bench.store.sources()[0].holds_back());
+
+    bench.facts(vec![passed(2)]);
+    let shown = bench.scrape().expect("a release does not wait for the round");
+    assert_eq!(
+        (runs_counted(&shown), results_counted(&shown)),
+        (1, 1),
+        "and shows nothing of a round that goes on"
+    );
+    assert_eq!(shown.groups[0].duration.count(), 1);
+    assert_eq!(shown.run_errors["prod"][ErrorCode::MergeConflict.index()], 1);
+    assert!(bench.store.next_release().is_none());
+    let shown = bench.publish(vec![]);
+    assert_eq!(runs_counted(&shown), 2, "a row that is known never lags");
+}
+
+#[test]
+fn zeros_that_nobody_scrapes_are_over_after_a_minute() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    bench.publish(vec![passed(1)]);
+    let due = bench.store.next_release().expect("something waits");
+    assert_eq!(due, at(bench.seconds + ZEROS_SECONDS_MAX));
+    assert!(
+        bench
+            .store
+            .tick(due - SignedDuration::from_secs(1), bench.scraped)
+            .is_none()
+    );
+    let shown = bench.store.tick(due, bench.scraped).expect("a minute is over");
+    assert_eq!(runs_counted(&shown.sources[0]), 1);
+}
+
+#[test]
+fn one_sources_release_does_not_show_anothers_round() {
+    let mut store = Store::new(vec![spec("b"), spec("a")], 1_000_000);
+    let end = |seconds| Update::RoundEnded {
+        result: RoundResult::Success,
+        at: at(seconds),
+    };
+    store.update(0, end(0), at(0), 0);
+    store.update(1, end(0), at(0), 0);
+    store.update(0, Update::Facts(vec![passed(1)]), at(1), 2);
+    let shown = store.update(1, end(2), at(2), 2).expect("published");
+    assert_eq!(
+        shown.sources.iter().map(|source| &*source.source).collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+    assert!(shown.sources[1].groups.is_empty());
+}
+
+#[test]
+fn the_streak_follows_the_order_of_runs_whatever_the_order_of_arrival() {
+    let outcomes = [
+        Passed,
+        Failed,
+        Skipped,
+        MissingOutput,
+        Flaky,
+        Failed,
+        Skipped,
+        MissingOutput,
+    ];
+    for rotation in 0..outcomes.len() {
+        let mut bench = Bench::new();
+        let mut facts: Vec<Fact> = (1..)
+            .zip(outcomes)
+            .map(|(id, outcome)| result(id, "a", outcome))
+            .collect();
+        facts.rotate_left(rotation);
+        facts.extend((1..=8).map(passed));
+        facts.rotate_left(rotation * 2);
+        let row = bench.round(facts).cases[0].clone();
+        assert_eq!((row.consecutive_failures, row.last_pass), (2, Some(at(5))));
+        assert_eq!(
+            row.last.map(|last| (last.outcome, last.at)),
+            Some((MissingOutput, Some(at(8))))
+        );
+    }
+}
+
+#[test]
+fn the_streak_outlives_the_window() {
+    let mut bench = Bench::new();
+    let mut facts: Vec<Fact> = (1..=100).flat_map(|id| [passed(id), result(id, "a", Failed)]).collect();
+    facts.extend([passed(101), result(101, "a", Skipped)]);
+    assert_eq!(bench.round(facts).cases[0].consecutive_failures, 100);
+    let late = bench.round(vec![
+        Fact::Run(Run {
+            ended: Some(at(0)),
+            ..run(500, RunOutcome::Passed)
+        }),
+        result(500, "a", Passed),
+    ]);
+    assert_eq!(
+        (late.cases[0].consecutive_failures, late.cases[0].last_pass),
+        (100, Some(at(0)))
+    );
+}
+
+#[test]
+fn a_told_last_pass_fills_in_and_never_goes_back() {
+    let told = |seconds| Fact::LastPass {
+        case: "a".into(),
+        group: group("prod", "main"),
+        at: at(seconds),
+    };
+    let mut bench = Bench::new();
+    assert_eq!(bench.round(vec![told(-500)]).cases[0].last_pass, Some(at(-500)));
+    assert_eq!(
+        bench.round(vec![passed(4), result(4, "a", Passed), told(-900)]).cases[0].last_pass,
+        Some(at(4))
+    );
+}
+
+#[test]
+fn unfinished_runs_are_replaced_and_known_environments_show_zeros() {
+    let mut bench = Bench::new();
+    let shown = bench.round(vec![passed(1), active(&[2, 3])]);
+    assert_eq!(shown.runs_active["prod"], [0, 0, 2, 0]);
+    assert_eq!(bench.round(vec![active(&[])]).runs_active["prod"], [0; 4]);
+}
+
+#[test]
+fn each_case_is_one_of_its_environments_cases_as_it_went_last() {
+    let mut bench = Bench::new();
+    let elsewhere = |id| {
+        Fact::Run(Run {
+            group: group("prod", OTHER),
+            ..run(id, RunOutcome::Failed)
+        })
+    };
+    let shown = bench.round(vec![
+        passed(1),
+        elsewhere(2),
+        result(1, "a", Passed),
+        result(2, "a", Failed),
+    ]);
+    assert_eq!(shown.cases.len(), 2);
+    assert_eq!(shown.case_outcomes["prod"][Failed.index()], 1);
+    assert_eq!(shown.case_outcomes["prod"].iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn the_budget_shows_failing_then_flaky_then_recent_cases_and_counts_the_others() {
+    let mut bench = Bench::new();
+    bench.store = Store::new(vec![spec("shop")], 3 * SERIES_PER_CASE);
+    let results = [
+        (1, "flaky", Flaky),
+        (3, "new", Passed),
+        (2, "old", Passed),
+        (1, "bad", Failed),
+        (1, "gone", Passed),
+    ];
+    let mut facts: Vec<Fact> = results.map(|(id, case, outcome)| result(id, case, outcome)).to_vec();
+    facts.extend([
+        passed(1),
+        passed(2),
+        passed(3),
+        Fact::Case(CaseInfo {
+            case: "old".into(),
+            name: "n".into(),
+            suite: "s".into(),
+            file: "f".into(),
+        }),
+    ]);
+    let shown = bench.round(facts);
+    assert_eq!(
+        shown.cases.iter().map(|row| &*row.case).collect::<Vec<_>>(),
+        ["bad", "flaky", "new"]
+    );
+    assert_eq!((shown.cases_left_out, shown.case_infos.len()), (2, 0));
+    assert_eq!(shown.case_outcomes["prod"].iter().sum::<u64>(), 5);
+
+    let shown = bench.publish(vec![
+        passed(4),
+        result(4, "old", Failed),
+        result(4, "gone", Failed),
+        result(4, "bad", Passed),
+    ]);
+    assert_eq!(
+        shown.cases.iter().map(|row| &*row.case).collect::<Vec<_>>(),
+        ["flaky", "gone", "old"]
+    );
+    assert_eq!(
+        (results_counted(&shown), shown.case_infos.len()),
+        (0, 1),
+        "served at 0 first"
+    );
+    let shown = bench.scrape().expect("scraped");
+    assert_eq!(results_counted(&shown), 2);
+}
+
+#[test]
+fn the_budget_holds_for_all_sources_together() {
+    let mut store = Store::new(vec![spec("a"), spec("b")], 4 * SERIES_PER_CASE);
+    for round in 0..4 {
+        for source in [0, 1] {
+            let rows = if source == 0 || round > 0 { 6 } else { 0 };
+            let mut facts: Vec<Fact> = (0..rows).map(|case| result(1, &case.to_string(), Passed)).collect();
+            facts.push(passed(1));
+            store.update(source, Update::Facts(facts), at(round), 0);
+            let ended = Update::RoundEnded {
+                result: RoundResult::Success,
+                at: at(round),
+            };
+            let shown = store.update(source, ended, at(round), 0).expect("published");
+            assert!(shown.sources.iter().map(|source| source.cases.len()).sum::<usize>() <= 4);
+        }
+    }
+    let shares: Vec<_> = store
+        .sources()
+        .iter()
+        .filter_map(|source| Some(source.published()?.cases.len()))
+        .collect();
+    assert_eq!(shares, [2, 2]);
+}
+
+#[test]
+fn what_the_retention_lets_go_is_never_counted_again() {
+    let days = |days: i64| days * 86_400;
+    let end = |bench: &mut Bench, seconds| {
+        let ended = Update::RoundEnded {
+            result: RoundResult::Success,
+            at: at(seconds),
+        };
+        Arc::clone(
+            &bench
+                .store
+                .update(0, ended, at(seconds), u64::MAX)
+                .expect("published")
+                .sources[0],
+        )
+    };
+    let mut bench = Bench::new();
+    end(&mut bench, 0);
+    bench.facts(vec![passed(5), result(5, "a", Failed), active(&[3])]);
+    end(&mut bench, 10);
+    let shown = end(&mut bench, days(40));
+    assert!(
+        shown.groups.is_empty() && shown.cases.is_empty(),
+        "nothing is known within the retention"
+    );
+    assert_eq!(
+        bench.store.sources()[0].cases_known(),
+        0,
+        "the case's place is free again"
+    );
+
+    bench.facts(vec![passed(5), result(5, "a", Failed), active(&[5])]);
+    bench.facts(vec![Fact::Run(Run {
+        ended: Some(at(days(40))),
+        ..run(3, RunOutcome::Passed)
+    })]);
+    end(&mut bench, days(40) + 5);
+    let shown = end(&mut bench, days(40) + 10);
+    assert_eq!(
+        (runs_counted(&shown), results_counted(&shown)),
+        (1, 0),
+        "only 3, which had been active all along"
+    );
+}
+
+#[test]
+fn a_run_without_times_does_not_hide_the_runs_before_it() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    let timeless = Run {
+        created: None,
+        started: None,
+        ended: None,
+        ..run(9, RunOutcome::Error)
+    };
+    bench.round(vec![Fact::Run(timeless)]);
+    bench.round(vec![]);
+    assert_eq!(runs_counted(&bench.round(vec![passed(8)])), 2);
+}
+
+#[test]
+fn bounds_hold_against_endless_groups_cases_and_orphans() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    let far = GROUPS_MAX as u64 + 50;
+    let runs = (1..=far).map(|id| {
+        Fact::Run(Run {
+            group: group("e", &id.to_string()),
+            ..run(id, RunOutcome::Passed)
+        })
+    });
+    let shown = bench.round(runs.collect());
+    assert_eq!((shown.groups.len(), runs_counted(&shown)), (GROUPS_MAX + 1, far));
+    let shown = bench.round((0..150).map(|case| result(1, &case.to_string(), Passed)).collect());
+    assert_eq!(shown.cases.len(), 100);
+    assert_eq!(bench.store.sources()[0].passed_over(), 50);
+    bench.facts((0..60_000).map(|id| result(10_000 + id, "1", Passed)).collect());
+    assert_eq!(bench.store.sources()[0].passed_over(), 50 + 10_000);
+}
+
+#[test]
+fn a_new_configuration_keeps_what_is_known_of_a_source() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    bench.round(vec![passed(1)]);
+    let shown = bench.store.reconfigure(vec![spec("other"), spec("shop")], 1_000_000);
+    assert_eq!(shown.sources.len(), 1);
+    assert_eq!(runs_counted(&shown.sources[0]), 1);
+}
+
+/// Every counter series, by a name that holds all of its labels.
+fn counters(snapshot: &SourceSnapshot) -> BTreeMap<String, f64> {
+    let mut series = BTreeMap::new();
+    let mut put = |name: String, values: &[u64]| {
+        for (place, value) in values.iter().enumerate() {
+            series.insert(format!("{name} {place}"), *value as f64);
+        }
+    };
+    for row in &snapshot.groups {
+        put(format!("runs {:?}", row.group), &row.runs);
+        put(format!("cases {:?}", row.group), &row.cases);
+        put(format!("duration {:?}", row.group), &row.duration.counts);
+        put(format!("queue {:?}", row.group), &row.queue.counts);
+    }
+    for (environment, counts) in &snapshot.run_errors {
+        put(format!("errors {environment}"), counts);
+    }
+    for row in &snapshot.cases {
+        let name = format!("{:?} {}", row.group, row.case);
+        put(format!("results {name}"), &row.results);
+        put(
+            format!("rest {name}"),
+            &[row.retries, row.duration_count, row.duration_sum as u64],
+        );
+    }
+    series
+}
+
+fn gauges(snapshot: &SourceSnapshot) -> String {
+    let groups: Vec<_> = snapshot.groups.iter().map(|row| (&row.group, &row.last)).collect();
+    let case = |row: &CaseRow| {
+        format!(
+            "{:?} {} {:?} {:?} {}",
+            row.group, row.case, row.last, row.last_pass, row.consecutive_failures
+        )
+    };
+    let cases: Vec<_> = snapshot.cases.iter().map(case).collect();
+    format!("{groups:#?} {cases:#?} {:#?}", snapshot.case_outcomes)
+}
+
+/// A history after a baseline: original facts, then edited ones. Run 1 and 2 are baseline, 3 and 5 were active then.
+#[derive(Debug, Clone)]
+struct History {
+    original: Vec<Fact>,
+    edited: Vec<Fact>,
+}
+
+fn histories() -> impl Strategy<Value = History> {
+    let outcome = || prop::sample::select(CaseOutcome::ALL);
+    let one_run = (
+        0..4_usize,
+        prop::sample::select(RunOutcome::ALL),
+        0..20_i64,
+        prop::collection::vec(prop::option::of(outcome()), 4),
+    );
+    let edit = (
+        any::<bool>(),
+        0..20_i64,
+        prop::collection::vec(prop::option::of(outcome()), 4),
+    );
+    prop::collection::vec((one_run, edit), 12).prop_map(|runs| {
+        let mut history = History {
+            original: Vec::new(),
+            edited: Vec::new(),
+        };
+        for (id, ((place, outcome, ended, results), (edit, moved, changed))) in (1_u64..).zip(runs) {
+            let group = group(["prod", "stage"][place / 2], ["main", OTHER][place % 2]);
+            let original = Run {
+                group,
+                ended: Some(at(ended)),
+                ..run(id, outcome)
+            };
+            history.original.push(Fact::Run(original.clone()));
+            for (case, (before, after)) in results.iter().zip(changed).enumerate() {
+                let Some(before) = before else { continue };
+                history.original.push(result(id, &case.to_string(), *before));
+                if let Some(after) = after.filter(|_| edit) {
+                    history.edited.push(result(id, &case.to_string(), after));
+                }
+            }
+            if edit {
+                history.edited.push(Fact::Run(Run {
+                    ended: Some(at(moved)),
+                    outcome: RunOutcome::Failed,
+                    ..original
+                }));
+            }
+        }
+        history
+    })
+}
+
+/// A way of telling a history: an order, repetitions, and where rounds end and how.
+type Telling = (Vec<(prop::sample::Index, u8)>, Vec<prop::sample::Index>);
+
+fn tellings() -> impl Strategy<Value = Telling> {
+    let step = (any::<prop::sample::Index>(), 0..10_u8);
+    (
+        prop::collection::vec(step, 40..120),
+        prop::collection::vec(any::<prop::sample::Index>(), 200),
+    )
+}
+
+/// The facts shuffled; every one at least once, some more often.
+fn shuffled(facts: &[Fact], swaps: &[prop::sample::Index], again: &[(prop::sample::Index, u8)]) -> Vec<Fact> {
+    if facts.is_empty() {
+        return Vec::new();
+    }
+    let mut told = facts.to_vec();
+    told.extend(again.iter().map(|(place, _)| facts[place.index(facts.len())].clone()));
+    for (here, there) in swaps.iter().enumerate() {
+        let len = told.len();
+        told.swap(here % len, there.index(len));
+    }
+    told
+}
+
+/// Tells a history and returns every snapshot that a scrape saw, the last one with everything released.
+fn tell(history: &History, (steps, swaps): &Telling) -> Vec<Arc<SourceSnapshot>> {
+    let mut bench = Bench::new();
+    let baseline = history
+        .original
+        .iter()
+        .filter(|fact| matches!(fact, Fact::Run(run) if run.id <= 2))
+        .cloned();
+    bench.facts(baseline.chain([active(&[3, 5])]).collect());
+    bench.end(RoundResult::Success);
+    let mut seen = Vec::new();
+    let mut scrape = |bench: &mut Bench| {
+        let published = Arc::clone(bench.store.sources()[0].published().expect("published"));
+        seen.push(published);
+        bench.scrape();
+    };
+    let told = [
+        shuffled(&history.original, swaps, steps),
+        shuffled(&history.edited, swaps, steps),
+    ]
+    .concat();
+    for (place, fact) in told.into_iter().enumerate() {
+        bench.facts(vec![fact]);
+        match steps[place % steps.len()].1 {
+            0 | 1 => drop(bench.end(RoundResult::Success)),
+            2 => assert!(bench.end(RoundResult::ServerError).is_none()),
+            3 | 4 => scrape(&mut bench),
+            _ => {}
+        }
+        if place % 8 == 0 {
+            scrape(&mut bench);
+        }
+    }
+    for _ in 0..2 {
+        bench.end(RoundResult::Success);
+        scrape(&mut bench);
+        scrape(&mut bench);
+    }
+    seen
+}
+
+/// What is to be counted of a history, counted in the plainest way.
+fn truth(history: &History) -> (u64, u64) {
+    let counted = |id: u64| id > 5 || id == 3 || id == 5;
+    let runs = history
+        .original
+        .iter()
+        .filter(|fact| matches!(fact, Fact::Run(run) if counted(run.id)))
+        .count();
+    let results = history
+        .original
+        .iter()
+        .filter(|fact| matches!(fact, Fact::Result(result) if counted(result.run)))
+        .count();
+    (runs as u64, results as u64)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_telling_of_a_history_gives_the_same_numbers(history in histories(), one in tellings(), other in tellings()) {
+        let (one, other) = (tell(&history, &one), tell(&history, &other));
+        let (one, other) = (one.last().unwrap(), other.last().unwrap());
+        prop_assert_eq!((runs_counted(one), results_counted(one)), truth(&history));
+        prop_assert_eq!(counters(one), counters(other));
+        prop_assert_eq!(gauges(one), gauges(other));
+    }
+
+    #[test]
+    fn a_scraper_sees_every_series_at_zero_first_and_never_fall(history in histories(), telling in tellings()) {
+        let mut known: BTreeMap<String, f64> = BTreeMap::new();
+        for snapshot in tell(&history, &telling) {
+            for (series, value) in counters(&snapshot) {
+                let before = known.insert(series.clone(), value);
+                prop_assert!(before.is_some() || value == 0.0, "{} begins at {}", series, value);
+                prop_assert!(before.is_none_or(|before| before <= value), "{} falls to {}", series, value);
+            }
+        }
+    }
+}
