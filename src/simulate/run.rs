@@ -1,0 +1,465 @@
+//! One run: everything that will ever happen to it, drawn when it is created. What is true of it at a moment is then a
+//! pure function of that moment, so a history does not depend on when anybody looked.
+
+use std::collections::HashSet;
+
+use super::case::{Case, Character};
+use super::dice::{Dice, Stream, scale};
+use super::options::WorldOptions;
+use crate::model::{CaseOutcome, RunId};
+use crate::sources::Kind;
+
+/// Milliseconds since the epoch: the unit of every time inside of the world.
+pub(super) type Ms = i64;
+
+/// How an attempt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Ended,
+    /// With the error code that the platform tells, if it tells one.
+    Error(Option<&'static str>),
+    Cancelled,
+}
+
+/// One case's result within an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CaseRun {
+    /// Index into the world's cases.
+    pub(super) case: usize,
+    pub(super) outcome: CaseOutcome,
+    /// When the case was done.
+    pub(super) executed: Ms,
+    /// `None` is served as null.
+    pub(super) duration: Option<i64>,
+    pub(super) retries: Option<u64>,
+    pub(super) exit_code: i32,
+    /// The first output differs (Sample Platform).
+    pub(super) differs: bool,
+}
+
+/// One execution of a run. A restarted run has two, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Attempt {
+    pub(super) queued: Ms,
+    /// Until then it waits behind other runs (Empirical).
+    pub(super) pending_until: Ms,
+    /// Preparation of the machine (Sample Platform).
+    pub(super) prepared: Option<Ms>,
+    pub(super) started: Option<Ms>,
+    pub(super) cancelling: Option<Ms>,
+    pub(super) finished: Ms,
+    pub(super) end: End,
+    /// Ascending by case; only those that are done before the end.
+    pub(super) results: Vec<CaseRun>,
+}
+
+impl Attempt {
+    pub(super) fn is_finished(&self, now: Ms) -> bool {
+        self.finished <= now
+    }
+
+    pub(super) fn result(&self, case: usize) -> Option<&CaseRun> {
+        let place = self.results.binary_search_by_key(&case, |result| result.case).ok()?;
+        self.results.get(place)
+    }
+
+    pub(super) fn count(&self, outcome: CaseOutcome) -> u64 {
+        self.results.iter().filter(|result| result.outcome == outcome).count() as u64
+    }
+}
+
+/// Which of a run's nullable fields are null.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Nulls {
+    pub(super) skipped_count: bool,
+    pub(super) flaky_count: bool,
+    pub(super) duration: bool,
+    pub(super) commit: bool,
+    pub(super) build_url: bool,
+}
+
+/// A run and its future.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) id: RunId,
+    /// Its place in the whole history, from 0.
+    pub(super) index: usize,
+    /// Index into the world's environments.
+    pub(super) environment: usize,
+    pub(super) branch: Option<String>,
+    pub(super) commit: String,
+    pub(super) created: Ms,
+    /// What is served now.
+    pub(super) current: Attempt,
+    /// What was served first, if the run has been edited or restarted since.
+    pub(super) first: Option<Box<Attempt>>,
+    /// After its end, the analytics know of it so much later (Empirical).
+    pub(super) lag: Ms,
+    pub(super) nulls: Nulls,
+    /// The set of cases that it was created for; `None` is all.
+    pub(super) custom: Option<Vec<usize>>,
+    pub(super) poisoned: bool,
+    /// So long after its end it will be edited or restarted, if it has been served in full.
+    pub(super) edit_after: Option<Ms>,
+    pub(super) restart_after: Option<Ms>,
+    /// Whether its finished state has been served.
+    pub(super) served_run: bool,
+    /// Cases whose result has been served after its end.
+    pub(super) served_cases: HashSet<usize>,
+    /// When the last of it was served.
+    pub(super) served_in_full: Option<Ms>,
+}
+
+impl Run {
+    /// What an observer who counts a run once has counted.
+    pub(super) fn first(&self) -> &Attempt {
+        self.first.as_deref().unwrap_or(&self.current)
+    }
+
+    /// Whether the analytics know of its (current) results.
+    pub(super) fn is_visible(&self, now: Ms) -> bool {
+        self.current.finished + self.lag <= now
+    }
+
+    pub(super) fn note_served_run(&mut self, now: Ms) {
+        if self.current.is_finished(now) {
+            self.served_run = true;
+            self.note_served_in_full(now);
+        }
+    }
+
+    pub(super) fn note_served_case(&mut self, case: usize, now: Ms) {
+        if self.current.is_finished(now) {
+            self.served_cases.insert(case);
+            self.note_served_in_full(now);
+        }
+    }
+
+    fn note_served_in_full(&mut self, now: Ms) {
+        let all = self.served_run
+            && self
+                .current
+                .results
+                .iter()
+                .all(|result| self.served_cases.contains(&result.case));
+        if all && self.served_in_full.is_none() {
+            self.served_in_full = Some(now);
+        }
+    }
+}
+
+/// The error codes that the platform documents, and whether a run that ends so had been started and had a report.
+const ERROR_CODES: &[(&str, bool, bool)] = &[
+    ("merge_conflict", false, false),
+    ("dispatch_failed", false, false),
+    ("report_not_generated", true, false),
+    ("run_failed_with_error", true, true),
+    ("worker_interrupted", true, true),
+    ("merge_reports_failed", true, false),
+];
+
+/// What the draws of one run have in common.
+pub(super) struct Planner<'a> {
+    pub(super) kind: Kind,
+    pub(super) options: &'a WorldOptions,
+    pub(super) cases: &'a [Case],
+}
+
+impl Planner<'_> {
+    /// Draws a run: `index` is its place in the whole history.
+    pub(super) fn run(&self, index: usize, id: RunId, created: Ms) -> Run {
+        let options = self.options;
+        let mut dice = Dice::new(options.seed, Stream::Run, index as u64);
+        let environment = dice.index(options.environments.len());
+        let branch = dice.weighted(&options.branches);
+        let branch_null = self.kind == Kind::Empirical && dice.chance(options.nulls / 2.0);
+        let custom = dice.chance(options.reruns).then(|| self.some_cases(&mut dice));
+        let lag = (millis(options.analytics_lag.0), millis(options.analytics_lag.1));
+        let mut null = || dice.chance(options.nulls);
+        let nulls = Nulls {
+            skipped_count: null(),
+            flaky_count: null(),
+            duration: null(),
+            commit: null(),
+            build_url: null(),
+        };
+        let edit_after = dice
+            .chance(options.late_edits)
+            .then(|| dice.wait(millis(options.edit_grace)));
+        let restart = self.kind == Kind::SamplePlatform && dice.chance(options.restarts);
+        Run {
+            id,
+            index,
+            environment,
+            commit: commit(options.seed, index),
+            created,
+            lag: if self.kind == Kind::Empirical {
+                dice.between(lag.0, lag.1 + 1)
+            } else {
+                0
+            },
+            nulls,
+            edit_after,
+            restart_after: restart.then(|| dice.wait(millis(options.edit_grace))),
+            current: self.attempt(
+                index,
+                environment,
+                Some(branch.as_str()),
+                custom.as_deref(),
+                created,
+                &mut dice,
+            ),
+            branch: (!branch_null).then_some(branch),
+            custom,
+            first: None,
+            poisoned: options.poisoned == Some(id),
+            served_run: false,
+            served_cases: HashSet::new(),
+            served_in_full: None,
+        }
+    }
+
+    /// Draws the second attempt of a restarted run.
+    pub(super) fn restarted(&self, run: &Run, now: Ms) -> Attempt {
+        let mut dice = Dice::new(self.options.seed, Stream::Restart, run.index as u64);
+        self.attempt(
+            run.index,
+            run.environment,
+            run.branch.as_deref(),
+            run.custom.as_deref(),
+            now,
+            &mut dice,
+        )
+    }
+
+    fn some_cases(&self, dice: &mut Dice) -> Vec<usize> {
+        let kept: Vec<usize> = (0..self.cases.len()).filter(|_| dice.chance(0.25)).collect();
+        if kept.is_empty() { vec![0] } else { kept }
+    }
+
+    fn attempt(
+        &self,
+        index: usize,
+        environment: usize,
+        branch: Option<&str>,
+        custom: Option<&[usize]>,
+        queued: Ms,
+        dice: &mut Dice,
+    ) -> Attempt {
+        let options = self.options;
+        let part = if custom.is_some() { 0.4 } else { 1.0 };
+        let duration = scale(millis(options.run_duration), part * dice.fraction(0.5, 1.5));
+        let wait = dice.wait(millis(options.queue_wait));
+        let mut attempt = Attempt {
+            queued,
+            pending_until: if dice.chance(0.3) {
+                queued + wait * 6 / 10
+            } else {
+                queued
+            },
+            prepared: Some(queued + wait),
+            started: Some(queued + wait),
+            cancelling: None,
+            finished: 0,
+            end: End::Ended,
+            results: vec![],
+        };
+        if self.kind == Kind::SamplePlatform {
+            self.to_seconds(&mut attempt, duration, dice);
+        }
+        let started = attempt.started.unwrap_or(queued);
+        let planned = self.round(duration).max(1000);
+        attempt.finished = started + planned;
+        let mut report = true;
+        if dice.chance(options.errors) {
+            report = self.end_in_error(&mut attempt, planned, dice);
+        } else if dice.chance(options.cancels) {
+            self.cancel(&mut attempt, planned, dice);
+        }
+        if report && attempt.started.is_some() {
+            attempt.results = self.results(&attempt, index, environment, branch, custom, planned, dice);
+        }
+        attempt
+    }
+
+    /// The Sample Platform tells whole seconds, and prepares a machine before it tests.
+    fn to_seconds(&self, attempt: &mut Attempt, duration: Ms, dice: &mut Dice) {
+        let prepared = self
+            .round(attempt.prepared.unwrap_or(attempt.queued))
+            .max(self.round(attempt.queued) + 1000);
+        let preparation = self.round(scale(duration, dice.fraction(0.05, 0.2))).max(1000);
+        attempt.prepared = Some(prepared);
+        attempt.started = Some(prepared + preparation);
+    }
+
+    fn round(&self, time: Ms) -> Ms {
+        if self.kind == Kind::SamplePlatform {
+            time.div_euclid(1000) * 1000
+        } else {
+            time
+        }
+    }
+
+    /// Lets it end in an error; whether there is a report of the cases.
+    fn end_in_error(&self, attempt: &mut Attempt, planned: Ms, dice: &mut Dice) -> bool {
+        let (code, started, report) = ERROR_CODES[dice.index(ERROR_CODES.len())];
+        if self.kind == Kind::SamplePlatform {
+            // Here an error is a completed run without any result.
+            attempt.end = End::Error(None);
+            if !started {
+                attempt.finished = attempt.started.unwrap_or(attempt.finished);
+                attempt.started = None;
+            }
+            return false;
+        }
+        let told = dice.chance(self.options.error_code_told);
+        let code = if dice.chance(self.options.unknown_values * 10.0) {
+            "quota_exceeded"
+        } else {
+            code
+        };
+        attempt.end = End::Error(told.then_some(code));
+        if !started {
+            attempt.finished = attempt.started.unwrap_or(attempt.finished);
+            attempt.started = None;
+        } else if report {
+            attempt.finished = attempt.started.unwrap_or(attempt.queued) + scale(planned, dice.fraction(0.2, 0.9));
+        }
+        report && started
+    }
+
+    fn cancel(&self, attempt: &mut Attempt, planned: Ms, dice: &mut Dice) {
+        attempt.end = End::Cancelled;
+        let started = attempt.started.unwrap_or(attempt.queued);
+        if dice.chance(0.4) {
+            // Stopped before it began, for instance by a newer run.
+            let waited = started - attempt.queued;
+            attempt.finished = (self.round(attempt.queued + waited / 2)).max(attempt.queued.min(started));
+            attempt.finished = if self.kind == Kind::SamplePlatform {
+                self.round(attempt.queued) + 1000
+            } else {
+                attempt.finished
+            };
+            (attempt.prepared, attempt.started) = (None, None);
+            return;
+        }
+        attempt.finished = started + self.round(scale(planned, dice.fraction(0.2, 0.9))).max(1000);
+        attempt.cancelling = Some(attempt.finished - (planned / 20).min(attempt.finished - started));
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one private call, and each is a fact of the one attempt"
+    )]
+    fn results(
+        &self,
+        attempt: &Attempt,
+        index: usize,
+        environment: usize,
+        branch: Option<&str>,
+        custom: Option<&[usize]>,
+        planned: Ms,
+        dice: &mut Dice,
+    ) -> Vec<CaseRun> {
+        let started = attempt.started.unwrap_or(attempt.queued);
+        let all: Vec<usize> = (0..self.cases.len()).collect();
+        let chosen = custom.unwrap_or(&all);
+        let trunk = matches!(branch, None | Some("main" | "master"));
+        let mut results = Vec::with_capacity(chosen.len());
+        for (place, &case) in chosen.iter().enumerate() {
+            let executed = started + planned * (place as i64 + 1) / (chosen.len() as i64 + 1);
+            let drawn = self.result(&self.cases[case], case, index, environment, trunk, executed, dice);
+            if let Some(result) = drawn.filter(|result| result.executed <= attempt.finished) {
+                results.push(result);
+            }
+        }
+        results
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one private call, and each is a fact of the one result"
+    )]
+    fn result(
+        &self,
+        about: &Case,
+        case: usize,
+        index: usize,
+        environment: usize,
+        trunk: bool,
+        executed: Ms,
+        dice: &mut Dice,
+    ) -> Option<CaseRun> {
+        use CaseOutcome::{Failed, Flaky, MissingOutput, Passed, Skipped, Unknown};
+        let playwright = self.kind == Kind::Empirical;
+        let fail = if trunk { 0.003 } else { 0.03 };
+        let mut outcome = match about.character {
+            Character::Flaky(rate) if dice.chance(rate) => {
+                if playwright && dice.chance(0.7) {
+                    Flaky
+                } else {
+                    Failed
+                }
+            }
+            Character::Broken(place) if place.is_none_or(|place| place == environment) => Failed,
+            Character::Regressing(from) if index >= from => Failed,
+            Character::Outputless => {
+                if playwright {
+                    Failed
+                } else {
+                    MissingOutput
+                }
+            }
+            Character::Skipping(rate) if dice.chance(rate) => Skipped,
+            _ => {
+                if dice.chance(fail) {
+                    Failed
+                } else {
+                    Passed
+                }
+            }
+        };
+        if dice.chance(self.options.unknown_values) {
+            outcome = Unknown;
+        }
+        if outcome == Skipped && !playwright {
+            // The Sample Platform has no row for a test that did not run.
+            return None;
+        }
+        let duration = if outcome == Skipped {
+            0
+        } else {
+            scale(about.duration, dice.fraction(0.7, 1.4))
+        };
+        let retries = match outcome {
+            Flaky => 1 + u64::from(dice.chance(0.3)),
+            Failed if playwright => 2,
+            _ => 0,
+        };
+        let differs = dice.chance(0.7);
+        let exit_code = match outcome {
+            Failed if !differs => [10, 139, 137, -1_073_741_819][dice.index(4)],
+            MissingOutput => 139,
+            _ => 0,
+        };
+        Some(CaseRun {
+            case,
+            outcome,
+            executed,
+            duration: (!dice.chance(self.options.nulls)).then_some(duration),
+            retries: (!dice.chance(self.options.nulls)).then_some(retries),
+            exit_code,
+            differs: outcome == Failed && differs,
+        })
+    }
+}
+
+fn commit(seed: u64, index: usize) -> String {
+    // Neighbouring runs test the same commit, as on real platforms.
+    let commit = super::dice::mix(seed ^ super::dice::mix(index as u64 / 2));
+    format!("{commit:016x}{:016x}{:08x}", super::dice::mix(commit), commit >> 32)
+}
+
+pub(super) fn millis(duration: std::time::Duration) -> Ms {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
