@@ -57,7 +57,14 @@ pub enum Chapter {
 
 impl Chapter {
     /// In the order of the document.
-    const ALL: [Self; 6] = [Self::Sources, Self::Runs, Self::LastRun, Self::Cases, Self::Exporter, Self::Process];
+    const ALL: [Self; 6] = [
+        Self::Sources,
+        Self::Runs,
+        Self::LastRun,
+        Self::Cases,
+        Self::Exporter,
+        Self::Process,
+    ];
 
     const fn title(self) -> &'static str {
         match self {
@@ -424,13 +431,34 @@ ends at `passed` or `flaky`, and passes over `skipped` and `unknown`.
 #[must_use]
 pub fn markdown() -> String {
     use crate::model::{ActiveState, CaseOutcome, ErrorCode, RoundResult, RunOutcome};
-    let words = |labels: Vec<&str>| labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
+    let words = |labels: Vec<&str>| {
+        labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let mut text = INTRODUCTION
-        .replace("RUN_OUTCOMES", &words(RunOutcome::ALL.iter().map(|it| it.label()).collect()))
-        .replace("CASE_OUTCOMES", &words(CaseOutcome::ALL.iter().map(|it| it.label()).collect()))
-        .replace("ACTIVE_STATES", &words(ActiveState::ALL.iter().map(|it| it.label()).collect()))
-        .replace("ERROR_CODES", &words(ErrorCode::ALL.iter().map(|it| it.label()).collect()))
-        .replace("ROUND_RESULTS", &words(RoundResult::ALL.iter().map(|it| it.label()).collect()));
+        .replace(
+            "RUN_OUTCOMES",
+            &words(RunOutcome::ALL.iter().map(|it| it.label()).collect()),
+        )
+        .replace(
+            "CASE_OUTCOMES",
+            &words(CaseOutcome::ALL.iter().map(|it| it.label()).collect()),
+        )
+        .replace(
+            "ACTIVE_STATES",
+            &words(ActiveState::ALL.iter().map(|it| it.label()).collect()),
+        )
+        .replace(
+            "ERROR_CODES",
+            &words(ErrorCode::ALL.iter().map(|it| it.label()).collect()),
+        )
+        .replace(
+            "ROUND_RESULTS",
+            &words(RoundResult::ALL.iter().map(|it| it.label()).collect()),
+        );
     for chapter in Chapter::ALL {
         write_chapter(&mut text, chapter);
     }
@@ -441,17 +469,39 @@ fn write_chapter(text: &mut String, chapter: Chapter) {
     let families = || FAMILIES.iter().filter(|family| family.chapter == chapter);
     let upstream = families().any(|family| family.origin.is_some());
     // Writing to a string cannot fail, here and below.
-    let _ = write!(text, "\n## {}\n\n| metric | type | labels | unit | meaning |", chapter.title());
+    let _ = write!(
+        text,
+        "\n## {}\n\n| metric | type | labels | unit | meaning |",
+        chapter.title()
+    );
     text.push_str(if upstream { " Empirical | Sample Platform |" } else { "" });
     text.push_str("\n|---|---|---|---|---|");
     text.push_str(if upstream { "---|---|\n" } else { "\n" });
     for family in families() {
-        let labels = family.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
+        let labels = family
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect::<Vec<_>>()
+            .join(" ");
         // The sentence about age is said once, above.
-        let meaning = family.help.split(" As of the last complete round").next().unwrap_or(family.help);
-        let _ = write!(text, "| `{}` | {} | {labels} | {} | {meaning} |", family.name, family.kind.word(), family.unit);
+        let meaning = family
+            .help
+            .split(" As of the last complete round")
+            .next()
+            .unwrap_or(family.help);
+        let _ = write!(
+            text,
+            "| `{}` | {} | {labels} | {} | {meaning} |",
+            family.name,
+            family.kind.word(),
+            family.unit
+        );
         if upstream {
-            let origin = family.origin.unwrap_or(Origin { empirical: None, sample_platform: None });
+            let origin = family.origin.unwrap_or(Origin {
+                empirical: None,
+                sample_platform: None,
+            });
             let cell = |fields: Option<&'static str>| fields.unwrap_or("does not tell");
             let _ = write!(text, " {} | {} |", cell(origin.empirical), cell(origin.sample_platform));
         }
@@ -473,7 +523,10 @@ mod tests {
     #[test]
     fn metrics_md_is_what_the_catalog_generates() {
         let committed = include_str!("../../METRICS.md");
-        assert!(committed == markdown(), "METRICS.md is out of date: cargo run --example metrics_md > METRICS.md");
+        assert!(
+            committed == markdown(),
+            "METRICS.md is out of date: cargo run --example metrics_md > METRICS.md"
+        );
     }
 
     #[test]
@@ -481,24 +534,51 @@ mod tests {
         let mut actual = String::new();
         for family in FAMILIES {
             let labels = family.labels.join(",");
-            let _ = writeln!(actual, "{} {{{labels}}} {}\n    {}", family.kind.word(), family.name, family.help);
+            let _ = writeln!(
+                actual,
+                "{} {{{labels}}} {}\n    {}",
+                family.kind.word(),
+                family.name,
+                family.help
+            );
         }
         let golden = include_str!("catalog.golden");
-        assert!(actual == golden, "the interface has changed; if that is meant, put this into catalog.golden:\n{actual}");
+        assert!(
+            actual == golden,
+            "the interface has changed; if that is meant, put this into catalog.golden:\n{actual}"
+        );
     }
 
     #[test]
     fn every_name_keeps_to_the_naming_rules() {
         let mut names = BTreeSet::new();
-        for Family { name, kind, labels, help, chapter, unit, .. } in FAMILIES {
+        for Family {
+            name,
+            kind,
+            labels,
+            help,
+            chapter,
+            unit,
+            ..
+        } in FAMILIES
+        {
             assert!(names.insert(*name), "{name} twice");
-            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{name}"
+            );
             assert_eq!(name.ends_with("_total"), *kind == Type::Counter, "{name}");
             assert_eq!(name.starts_with("process_"), *chapter == Chapter::Process, "{name}");
             assert!(name.starts_with("testrun_") || name.starts_with("process_"), "{name}");
             assert_eq!(unit.contains("seconds"), name.contains("_seconds"), "{name} in {unit}");
-            assert!(!help.is_empty() && !help.contains(['\\', '\n']) && help.ends_with('.'), "{name}: {help}");
-            assert!(!labels.contains(&"job") && !labels.contains(&"instance") && !labels.contains(&"le"), "{name}");
+            assert!(
+                !help.is_empty() && !help.contains(['\\', '\n']) && help.ends_with('.'),
+                "{name}: {help}"
+            );
+            assert!(
+                !labels.contains(&"job") && !labels.contains(&"instance") && !labels.contains(&"le"),
+                "{name}"
+            );
         }
     }
 
@@ -508,7 +588,9 @@ mod tests {
             assert_eq!(family.half, Half::Snapshot, "{}", family.name);
             assert_eq!(family.labels.first(), Some(&"source"), "{}", family.name);
             assert!(
-                family.help.ends_with("time() - testrun_exporter_last_success_timestamp_seconds."),
+                family
+                    .help
+                    .ends_with("time() - testrun_exporter_last_success_timestamp_seconds."),
                 "{}: {}",
                 family.name,
                 family.help
@@ -519,7 +601,12 @@ mod tests {
     #[test]
     fn every_example_names_its_family() {
         for family in FAMILIES {
-            assert!(family.example.contains(family.name), "{}: {}", family.name, family.example);
+            assert!(
+                family.example.contains(family.name),
+                "{}: {}",
+                family.name,
+                family.example
+            );
         }
     }
 }

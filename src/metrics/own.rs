@@ -196,7 +196,13 @@ impl Own {
         registered(&registry, GaugeVec::new(opts(info), info.labels)?)?
             .with_label_values(&[build.version, build.revision, build.rustc_version])
             .set(1.0);
-        Ok(Self { shared: Arc::new(Shared { registry, families, sources: Mutex::default() }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                registry,
+                families,
+                sources: Mutex::default(),
+            }),
+        })
     }
 
     /// A handle for one source's poller. What can be counted is there at 0 from now on; what has not been told is absent.
@@ -212,9 +218,15 @@ impl Own {
         families.round_duration.with_label_values(&[name]);
         families.throttle_seconds.with_label_values(&[name]);
         families.history_truncated.with_label_values(&[name]);
-        families.poll_interval.with_label_values(&[name]).set(info.poll_interval.as_secs_f64());
+        families
+            .poll_interval
+            .with_label_values(&[name])
+            .set(info.poll_interval.as_secs_f64());
         let base_url = shown_url(info.base_url.clone());
-        families.source_info.with_label_values(&[name, info.kind, "", &base_url]).set(1.0);
+        families
+            .source_info
+            .with_label_values(&[name, info.kind, "", &base_url])
+            .set(1.0);
         let state = State {
             stale_after: info.stale_after,
             project: String::new(),
@@ -222,17 +234,30 @@ impl Own {
             last_success: None,
         };
         self.shared.sources().insert(name.to_owned(), state);
-        let identity = Arc::new(Identity { name: name.to_owned(), kind: info.kind, base_url });
-        SourceOwn { shared: Arc::clone(&self.shared), identity }
+        let identity = Arc::new(Identity {
+            name: name.to_owned(),
+            kind: info.kind,
+            base_url,
+        });
+        SourceOwn {
+            shared: Arc::clone(&self.shared),
+            identity,
+        }
     }
 
     /// The configuration was read, at the start or anew.
     pub fn config_loaded(&self, at: Timestamp, ok: bool) {
         let families = &self.shared.families;
         let none: &[&str] = &[];
-        families.config_successful.with_label_values(none).set(f64::from(u8::from(ok)));
+        families
+            .config_successful
+            .with_label_values(none)
+            .set(f64::from(u8::from(ok)));
         if ok {
-            families.config_success_timestamp.with_label_values(none).set(unix_seconds(at));
+            families
+                .config_success_timestamp
+                .with_label_values(none)
+                .set(unix_seconds(at));
         }
     }
 
@@ -245,7 +270,10 @@ impl Own {
         }
         let mut text = process::render().into_bytes();
         let complete = text.len();
-        if TextEncoder::new().encode(&self.shared.registry.gather(), &mut text).is_err() {
+        if TextEncoder::new()
+            .encode(&self.shared.registry.gather(), &mut text)
+            .is_err()
+        {
             // It fails only on a family without samples, of which gather gives none. Half a family would spoil the scrape.
             text.truncate(complete);
         }
@@ -286,8 +314,14 @@ struct Identity {
 impl SourceOwn {
     /// A request has ended after `seconds`. `code`: the HTTP status, or a word from a closed set for no answer.
     pub fn request_sent(&self, endpoint: &'static str, code: &str, seconds: f64) {
-        self.families().requests.with_label_values(&[self.name(), endpoint, code]).inc();
-        self.families().request_duration.with_label_values(&[self.name(), endpoint]).observe(seconds);
+        self.families()
+            .requests
+            .with_label_values(&[self.name(), endpoint, code])
+            .inc();
+        self.families()
+            .request_duration
+            .with_label_values(&[self.name(), endpoint])
+            .observe(seconds);
     }
 
     /// A request is sent again. `reason`: the HTTP status or a word from a closed set.
@@ -297,9 +331,15 @@ impl SourceOwn {
 
     /// A request had to wait, or has to.
     pub fn throttled(&self, reason: Throttle, seconds: f64) {
-        self.families().throttled.with_label_values(&[self.name(), reason.label()]).inc();
+        self.families()
+            .throttled
+            .with_label_values(&[self.name(), reason.label()])
+            .inc();
         // A counter only grows; the crate panics on less than nothing in debug builds.
-        self.families().throttle_seconds.with_label_values(&[self.name()]).inc_by(seconds.max(0.0));
+        self.families()
+            .throttle_seconds
+            .with_label_values(&[self.name()])
+            .inc_by(seconds.max(0.0));
     }
 
     /// A reply told about the platform's limit; what it did not tell stays as it was.
@@ -307,28 +347,46 @@ impl SourceOwn {
     pub fn rate_limit_told(&self, limit: Option<u64>, remaining: Option<u64>, reset: Option<Timestamp>) {
         let families = self.families();
         if let Some(limit) = limit {
-            families.rate_limit_limit.with_label_values(&[self.name()]).set(limit as f64);
+            families
+                .rate_limit_limit
+                .with_label_values(&[self.name()])
+                .set(limit as f64);
         }
         if let Some(remaining) = remaining {
-            families.rate_limit_remaining.with_label_values(&[self.name()]).set(remaining as f64);
+            families
+                .rate_limit_remaining
+                .with_label_values(&[self.name()])
+                .set(remaining as f64);
         }
         if let Some(reset) = reset {
-            families.rate_limit_reset.with_label_values(&[self.name()]).set(unix_seconds(reset));
+            families
+                .rate_limit_reset
+                .with_label_values(&[self.name()])
+                .set(unix_seconds(reset));
         }
     }
 
     /// A round begins.
     pub fn round_started(&self, at: Timestamp) {
-        self.families().last_attempt.with_label_values(&[self.name()]).set(unix_seconds(at));
+        self.families()
+            .last_attempt
+            .with_label_values(&[self.name()])
+            .set(unix_seconds(at));
     }
 
     /// A round has ended, after `seconds`.
     pub fn round_ended(&self, result: RoundResult, at: Timestamp, seconds: f64) {
         let families = self.families();
         families.rounds.with_label_values(&[self.name(), result.label()]).inc();
-        families.round_duration.with_label_values(&[self.name()]).observe(seconds);
+        families
+            .round_duration
+            .with_label_values(&[self.name()])
+            .observe(seconds);
         if result == RoundResult::Success {
-            families.last_success.with_label_values(&[self.name()]).set(unix_seconds(at));
+            families
+                .last_success
+                .with_label_values(&[self.name()])
+                .set(unix_seconds(at));
         }
         if let Some(state) = self.shared.sources().get_mut(self.name()) {
             state.last_result = Some(result);
@@ -342,9 +400,15 @@ impl SourceOwn {
     #[expect(clippy::cast_precision_loss, reason = "bounded by the configured number of cases")]
     pub fn progress(&self, cases_tracked: usize, oldest_refresh: Option<Timestamp>) {
         let families = self.families();
-        families.cases_tracked.with_label_values(&[self.name()]).set(cases_tracked as f64);
+        families
+            .cases_tracked
+            .with_label_values(&[self.name()])
+            .set(cases_tracked as f64);
         match oldest_refresh {
-            Some(at) => families.oldest_case_refresh.with_label_values(&[self.name()]).set(unix_seconds(at)),
+            Some(at) => families
+                .oldest_case_refresh
+                .with_label_values(&[self.name()])
+                .set(unix_seconds(at)),
             // It is an error to remove what is not there, and just what we want.
             None => drop(families.oldest_case_refresh.remove_label_values(&[self.name()])),
         }
@@ -352,17 +416,26 @@ impl SourceOwn {
 
     /// A value outside of a field's documented set was read as `unknown`.
     pub fn unknown_value(&self, field: &'static str) {
-        self.families().unknown_values.with_label_values(&[self.name(), field]).inc();
+        self.families()
+            .unknown_values
+            .with_label_values(&[self.name(), field])
+            .inc();
     }
 
     /// The platform cut the histories of so many cases.
     pub fn history_truncated(&self, cases: u64) {
-        self.families().history_truncated.with_label_values(&[self.name()]).inc_by(cases);
+        self.families()
+            .history_truncated
+            .with_label_values(&[self.name()])
+            .inc_by(cases);
     }
 
     /// A row was passed over.
     pub fn row_skipped(&self, endpoint: &'static str) {
-        self.families().rows_skipped.with_label_values(&[self.name(), endpoint]).inc();
+        self.families()
+            .rows_skipped
+            .with_label_values(&[self.name(), endpoint])
+            .inc();
     }
 
     /// The platform told the project's name, perhaps another one than before.
@@ -374,7 +447,8 @@ impl SourceOwn {
         let info = &self.families().source_info;
         // Only one series describes a source: the one of the former name goes.
         let _ = info.remove_label_values(&[name.as_str(), kind, &state.project, base_url]);
-        info.with_label_values(&[name.as_str(), kind, &project, base_url]).set(1.0);
+        info.with_label_values(&[name.as_str(), kind, &project, base_url])
+            .set(1.0);
         state.project = project;
     }
 

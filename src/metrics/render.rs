@@ -38,7 +38,11 @@ pub fn render(snapshot: &Snapshot) -> Rendered {
     write_case_states(&mut page, &sources);
     write_bookkeeping(&mut page, &sources);
     let series = page.series().to_vec();
-    Rendered { generation: snapshot.generation, text: Bytes::from(page.into_text()), series }
+    Rendered {
+        generation: snapshot.generation,
+        text: Bytes::from(page.into_text()),
+        series,
+    }
 }
 
 /// One source with its rows sorted and their labels written: each label is escaped once, not once per family.
@@ -61,7 +65,10 @@ impl<'a> Prepared<'a> {
             .chain(source.runs_active.keys())
             .chain(source.run_errors.keys())
             .collect();
-        let environments = environments.into_iter().map(|name| (environment_labels(&labels, name), name)).collect();
+        let environments = environments
+            .into_iter()
+            .map(|name| (environment_labels(&labels, name), name))
+            .collect();
 
         let mut groups: Vec<_> = source.groups.iter().collect();
         groups.sort_by(|a, b| a.group.cmp(&b.group));
@@ -88,7 +95,14 @@ impl<'a> Prepared<'a> {
                 (start..case_labels.len(), row)
             })
             .collect();
-        Self { source, labels, environments, groups, cases, case_labels }
+        Self {
+            source,
+            labels,
+            environments,
+            groups,
+            cases,
+            case_labels,
+        }
     }
 
     /// A guess at the text's size that is seldom too small: growing a buffer of tens of megabytes copies it.
@@ -103,7 +117,9 @@ impl<'a> Prepared<'a> {
     }
 
     fn cases(&self) -> impl Iterator<Item = (&str, &'a CaseRow)> {
-        self.cases.iter().map(|(labels, row)| (&self.case_labels[labels.clone()], *row))
+        self.cases
+            .iter()
+            .map(|(labels, row)| (&self.case_labels[labels.clone()], *row))
     }
 }
 
@@ -114,7 +130,9 @@ fn environment_labels(source_labels: &str, environment: &str) -> String {
 }
 
 fn groups<'p, 'a>(sources: &'p [Prepared<'a>]) -> impl Iterator<Item = (&'p str, &'a GroupRow)> {
-    sources.iter().flat_map(|source| source.groups.iter().map(|(labels, row)| (labels.as_str(), *row)))
+    sources
+        .iter()
+        .flat_map(|source| source.groups.iter().map(|(labels, row)| (labels.as_str(), *row)))
 }
 
 fn cases<'p, 'a>(sources: &'p [Prepared<'a>]) -> impl Iterator<Item = (&'p str, &'a CaseRow)> {

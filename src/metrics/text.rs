@@ -23,12 +23,19 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), series: Vec::new() }
+        Self {
+            text: String::with_capacity(bytes),
+            series: Vec::new(),
+        }
     }
 
     /// Writes one family. Its HELP and TYPE come with its first sample; a family without one prints nothing.
     pub(crate) fn family(&mut self, family: &'static Family, write: impl FnOnce(&mut Samples<'_>)) {
-        let mut samples = Samples { text: &mut self.text, family, count: 0 };
+        let mut samples = Samples {
+            text: &mut self.text,
+            family,
+            count: 0,
+        };
         write(&mut samples);
         let count = samples.count;
         if count > 0 {
@@ -72,7 +79,10 @@ impl From<Timestamp> for Value {
 }
 
 /// Seconds since 1970, to the millisecond: the platforms tell no more, and more digits would be an f64's noise.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of any year that jiff knows fit into an f64")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds of any year that jiff knows fit into an f64"
+)]
 pub(crate) fn unix_seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
@@ -155,7 +165,11 @@ impl Samples<'_> {
 
 /// A text without control characters and cut to what a label holds, for a writer that does its own escaping.
 pub(crate) fn safe_text(value: &str) -> String {
-    value.chars().filter(|character| !character.is_control()).take(LABEL_VALUE_CHARS_MAX).collect()
+    value
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(LABEL_VALUE_CHARS_MAX)
+        .collect()
 }
 
 /// Appends `name="value"` for a text that people read. An empty value is an absent label.
@@ -195,7 +209,11 @@ fn push_value(labels: &mut String, value: &str, identity: bool) {
     let chars = value.chars().filter(kept).count();
     let changed = chars > LABEL_VALUE_CHARS_MAX || chars != value.chars().count();
     let checksum = changed && identity;
-    let room = if checksum { LABEL_VALUE_CHARS_MAX - CHECKSUM_CHARS } else { LABEL_VALUE_CHARS_MAX };
+    let room = if checksum {
+        LABEL_VALUE_CHARS_MAX - CHECKSUM_CHARS
+    } else {
+        LABEL_VALUE_CHARS_MAX
+    };
     for character in value.chars().filter(kept).take(room) {
         match character {
             '\\' => labels.push_str("\\\\"),
@@ -211,7 +229,9 @@ fn push_value(labels: &mut String, value: &str, identity: bool) {
 
 /// FNV-1a: the same in every version and on every machine, which a series' identity has to be.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 fn push_integer(text: &mut String, mut value: u64) {
@@ -229,7 +249,11 @@ fn push_integer(text: &mut String, mut value: u64) {
     text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a small whole number")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be a small whole number"
+)]
 fn push_float(text: &mut String, value: f64) {
     // Up to here every whole number is an f64; beyond 1e21 and below 1e-6, an exponent is shorter than zeros.
     const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
@@ -282,7 +306,10 @@ mod tests {
         assert_eq!(label("a\nb"), r#"case="a\nb""#, "an escape is not a change");
         assert_ne!(label("a\u{1}b"), label("a\u{2}b"));
         assert_ne!(label("a\u{1}b"), label("ab"));
-        let (one, other) = (label(&format!("{}1", "x".repeat(300))), label(&format!("{}2", "x".repeat(300))));
+        let (one, other) = (
+            label(&format!("{}1", "x".repeat(300))),
+            label(&format!("{}2", "x".repeat(300))),
+        );
         assert_ne!(one, other);
         assert_eq!(one.chars().count(), "case=\"\"".len() + LABEL_VALUE_CHARS_MAX);
     }
@@ -292,7 +319,11 @@ mod tests {
         push_float(&mut text, value);
         assert_eq!(text, expected);
         if value.is_finite() {
-            assert_eq!(text.parse::<f64>().unwrap().to_bits(), (value + 0.0).to_bits(), "{text} reads back as another number");
+            assert_eq!(
+                text.parse::<f64>().unwrap().to_bits(),
+                (value + 0.0).to_bits(),
+                "{text} reads back as another number"
+            );
         }
     }
 

@@ -27,22 +27,30 @@ struct Readings {
 }
 
 impl Readings {
-    #[expect(clippy::cast_precision_loss, reason = "clock ticks and seconds since 1970 fit into an f64")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "clock ticks and seconds since 1970 fit into an f64"
+    )]
     fn take() -> ProcResult<Self> {
         let process = Process::myself()?;
         let stat = process.stat()?;
         let ticks_per_second = procfs::ticks_per_second() as f64;
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
-        let fds_max = process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
-            LimitValue::Value(files) => Some(files),
-            LimitValue::Unlimited => None,
-        });
+        let fds_max = process
+            .limits()
+            .ok()
+            .and_then(|limits| match limits.max_open_files.soft_limit {
+                LimitValue::Value(files) => Some(files),
+                LimitValue::Unlimited => None,
+            });
         Ok(Self {
             cpu_seconds: seconds(stat.utime) + seconds(stat.stime),
             fds_max,
             fds_open: process.fd_count().ok().and_then(|files| u64::try_from(files).ok()),
             resident_bytes: stat.rss_bytes().get(),
-            start_seconds: procfs::boot_time_secs().ok().map(|boot| boot as f64 + seconds(stat.starttime)),
+            start_seconds: procfs::boot_time_secs()
+                .ok()
+                .map(|boot| boot as f64 + seconds(stat.starttime)),
             threads: u64::try_from(stat.num_threads).ok(),
             virtual_bytes: stat.vsize,
         })
@@ -50,13 +58,23 @@ impl Readings {
 
     fn write(&self, page: &mut Page) {
         page.family(&catalog::PROCESS_CPU_SECONDS_TOTAL, |out| out.put("", self.cpu_seconds));
-        page.family(&catalog::PROCESS_MAX_FDS, |out| self.fds_max.into_iter().for_each(|files| out.put("", files)));
-        page.family(&catalog::PROCESS_OPEN_FDS, |out| self.fds_open.into_iter().for_each(|files| out.put("", files)));
-        page.family(&catalog::PROCESS_RESIDENT_MEMORY_BYTES, |out| out.put("", self.resident_bytes));
+        page.family(&catalog::PROCESS_MAX_FDS, |out| {
+            self.fds_max.into_iter().for_each(|files| out.put("", files))
+        });
+        page.family(&catalog::PROCESS_OPEN_FDS, |out| {
+            self.fds_open.into_iter().for_each(|files| out.put("", files))
+        });
+        page.family(&catalog::PROCESS_RESIDENT_MEMORY_BYTES, |out| {
+            out.put("", self.resident_bytes)
+        });
         page.family(&catalog::PROCESS_START_TIME_SECONDS, |out| {
             self.start_seconds.into_iter().for_each(|at| out.put("", at));
         });
-        page.family(&catalog::PROCESS_THREADS, |out| self.threads.into_iter().for_each(|threads| out.put("", threads)));
-        page.family(&catalog::PROCESS_VIRTUAL_MEMORY_BYTES, |out| out.put("", self.virtual_bytes));
+        page.family(&catalog::PROCESS_THREADS, |out| {
+            self.threads.into_iter().for_each(|threads| out.put("", threads))
+        });
+        page.family(&catalog::PROCESS_VIRTUAL_MEMORY_BYTES, |out| {
+            out.put("", self.virtual_bytes)
+        });
     }
 }

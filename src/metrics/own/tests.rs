@@ -5,13 +5,20 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn own() -> Own {
-    Own::new(BuildInfo { version: "1.2.3", revision: "abc", rustc_version: "1.95.0" }).unwrap()
+    Own::new(BuildInfo {
+        version: "1.2.3",
+        revision: "abc",
+        rustc_version: "1.95.0",
+    })
+    .unwrap()
 }
 
 fn shop(own: &Own) -> SourceOwn {
     let info = SourceInfo {
         kind: "empirical",
-        base_url: "https://user:secret@api.example.test/v1?token=secret#secret".parse().unwrap(),
+        base_url: "https://user:secret@api.example.test/v1?token=secret#secret"
+            .parse()
+            .unwrap(),
         poll_interval: Duration::from_secs(60),
         stale_after: Duration::from_secs(900),
     };
@@ -21,19 +28,29 @@ fn shop(own: &Own) -> SourceOwn {
 /// Everything but the process's own families, which no test can foresee.
 fn text(own: &Own, now: Timestamp) -> String {
     let text = String::from_utf8(own.render(now)).unwrap();
-    text.lines().filter(|line| line.contains("testrun_")).map(|line| format!("{line}\n")).collect()
+    text.lines()
+        .filter(|line| line.contains("testrun_"))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 fn samples(own: &Own, family: &str, now: Timestamp) -> String {
-    text(own, now).lines().filter(|line| line.starts_with(family)).map(|line| format!("{line}\n")).collect()
+    text(own, now)
+        .lines()
+        .filter(|line| line.starts_with(family))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[test]
 fn before_the_first_round_counters_are_at_zero_and_the_rest_is_absent() {
     let own = own();
     let _source = shop(&own);
-    let lines: String =
-        text(&own, at(0)).lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let lines: String = text(&own, at(0))
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect();
     insta::assert_snapshot!(lines, @r#"
     testrun_exporter_build_info{revision="abc",rustc_version="1.95.0",version="1.2.3"} 1
     testrun_exporter_history_truncated_total{source="shop"} 0
@@ -106,9 +123,17 @@ fn every_verb_moves_its_own_family() {
     check(r#"testrun_exporter_round_duration_seconds_bucket{source="shop",le="5"} 1"#);
     check("testrun_exporter_config_last_reload_successful 0");
     check("testrun_exporter_config_last_reload_success_timestamp_seconds 1795300001");
-    assert_eq!(samples(&own, "testrun_exporter_rate_limit_reset", at(4)), "", "no reply has told of it");
+    assert_eq!(
+        samples(&own, "testrun_exporter_rate_limit_reset", at(4)),
+        "",
+        "no reply has told of it"
+    );
     source.progress(7, None);
-    assert_eq!(samples(&own, "testrun_exporter_oldest", at(4)), "", "no case has been refreshed");
+    assert_eq!(
+        samples(&own, "testrun_exporter_oldest", at(4)),
+        "",
+        "no case has been refreshed"
+    );
 }
 
 #[test]
@@ -155,11 +180,16 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     let text = String::from_utf8(own.render(at(0))).unwrap();
     let mut names = Vec::new();
     for line in text.lines() {
-        let Some(rest) = line.strip_prefix("# HELP ") else { continue };
+        let Some(rest) = line.strip_prefix("# HELP ") else {
+            continue;
+        };
         let (name, help) = rest.split_once(' ').unwrap();
         let family = catalog::FAMILIES.iter().find(|family| family.name == name).unwrap();
         assert_eq!((family.help, family.half), (help, catalog::Half::Own));
-        assert!(text.contains(&format!("# TYPE {name} {}\n", family.kind.word())), "{name}");
+        assert!(
+            text.contains(&format!("# TYPE {name} {}\n", family.kind.word())),
+            "{name}"
+        );
         names.push(name);
     }
     assert!(names.is_sorted(), "{names:?}");
