@@ -1,2 +1,10 @@
-//! From a snapshot to exposition text, and the exporter's own health. The only room that names the prometheus crate.
-//! Never asks a platform, never changes a count.
+//! What is shown: the table of every metric, the text of a snapshot, and the exporter's own health.
+//! Never counts what a platform told (`store` does), never decides when to show it (`app` does).
+//!
+//! An exposition is the text of the snapshot, rendered once per change, followed by the text of our own health, rendered
+//! per scrape. No family is in both: the catalog says which half a family belongs to.
+
+pub mod catalog;
+pub mod own;
+pub mod render;
+mod text;

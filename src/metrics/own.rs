@@ -1,0 +1,465 @@
+//! The exporter's own health: counters and gauges behind verbs, on a private registry of the prometheus crate.
+//! Never a platform's data (those are rendered from snapshots), never a clock, never a label that is not from a closed or
+//! configured set.
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use prometheus::core::Collector;
+use prometheus::{
+    CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
+};
+use url::Url;
+
+use crate::metrics::catalog::{self, Family};
+use crate::metrics::text::{safe_text, unix_seconds};
+use crate::model::RoundResult;
+
+/// A round is one request when nothing has happened, and a backlog's worth of waiting for the budget at worst.
+const ROUND_SECONDS_BOUNDS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// Up to the default time-out of a request.
+const REQUEST_SECONDS_BOUNDS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Whose word a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Throttle {
+    /// The user's own ceiling.
+    Budget,
+    /// The platform's `Retry-After`.
+    RetryAfter,
+    /// The platform said that nothing is left in its window.
+    Quota,
+}
+
+impl Throttle {
+    /// Every member.
+    pub const ALL: [Self; 3] = [Self::Budget, Self::RetryAfter, Self::Quota];
+
+    /// The member's label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::RetryAfter => "retry_after",
+            Self::Quota => "quota",
+        }
+    }
+}
+
+/// What this binary was built from.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildInfo {
+    /// The package's version.
+    pub version: &'static str,
+    /// The commit, if the build was told.
+    pub revision: &'static str,
+    /// The compiler.
+    pub rustc_version: &'static str,
+}
+
+/// What a source is.
+#[derive(Debug, Clone)]
+pub struct SourceInfo {
+    /// The platform.
+    pub kind: &'static str,
+    /// Where it is. User info, query and fragment are never shown.
+    pub base_url: Url,
+    /// From the start of one round to the start of the next.
+    pub poll_interval: Duration,
+    /// Without a complete round for so long, the source is down.
+    pub stale_after: Duration,
+}
+
+/// Our own metrics would not fit together: a mistake in the catalog, which a test would have found.
+#[derive(Debug, thiserror::Error)]
+#[error("the exporter's own metrics are inconsistent")]
+pub struct CatalogError(#[from] prometheus::Error);
+
+/// The exporter's own health. Clones share it.
+#[derive(Clone)]
+pub struct Own {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Registry,
+    families: Families,
+    /// What `testrun_up` is computed from, for each scrape. Held for a few assignments at a time.
+    sources: Mutex<BTreeMap<String, State>>,
+}
+
+/// A source as the scrape has to see it.
+struct State {
+    stale_after: Duration,
+    /// Empty until told.
+    project: String,
+    last_result: Option<RoundResult>,
+    last_success: Option<Timestamp>,
+}
+
+impl State {
+    /// A pause can last for longer than anything that would tell us so: age is looked at for each scrape.
+    fn is_up(&self, now: Timestamp) -> bool {
+        let stale_after = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
+        let fresh = self.last_success.is_some_and(|at| now.duration_since(at) < stale_after);
+        fresh && matches!(self.last_result, Some(RoundResult::Success | RoundResult::Throttled))
+    }
+}
+
+struct Families {
+    source_info: GaugeVec,
+    up: GaugeVec,
+    rounds: IntCounterVec,
+    round_duration: HistogramVec,
+    last_success: GaugeVec,
+    last_attempt: GaugeVec,
+    poll_interval: GaugeVec,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    retries: IntCounterVec,
+    throttled: IntCounterVec,
+    throttle_seconds: CounterVec,
+    rate_limit_limit: GaugeVec,
+    rate_limit_remaining: GaugeVec,
+    rate_limit_reset: GaugeVec,
+    cases_tracked: GaugeVec,
+    oldest_case_refresh: GaugeVec,
+    unknown_values: IntCounterVec,
+    history_truncated: IntCounterVec,
+    rows_skipped: IntCounterVec,
+    config_successful: GaugeVec,
+    config_success_timestamp: GaugeVec,
+}
+
+impl Families {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |family: &Family| registered(registry, GaugeVec::new(opts(family), family.labels)?);
+        let counter = |family: &Family| registered(registry, IntCounterVec::new(opts(family), family.labels)?);
+        let histogram = |family: &Family, bounds: &[f64]| {
+            let opts = HistogramOpts::new(family.name, family.help).buckets(bounds.to_vec());
+            registered(registry, HistogramVec::new(opts, family.labels)?)
+        };
+        let throttle_seconds = &catalog::THROTTLE_SECONDS_TOTAL;
+        Ok(Self {
+            source_info: gauge(&catalog::SOURCE_INFO)?,
+            up: gauge(&catalog::UP)?,
+            rounds: counter(&catalog::ROUNDS_TOTAL)?,
+            round_duration: histogram(&catalog::ROUND_DURATION_SECONDS, ROUND_SECONDS_BOUNDS)?,
+            last_success: gauge(&catalog::LAST_SUCCESS_TIMESTAMP_SECONDS)?,
+            last_attempt: gauge(&catalog::LAST_ATTEMPT_TIMESTAMP_SECONDS)?,
+            poll_interval: gauge(&catalog::POLL_INTERVAL_SECONDS)?,
+            requests: counter(&catalog::REQUESTS_TOTAL)?,
+            request_duration: histogram(&catalog::REQUEST_DURATION_SECONDS, REQUEST_SECONDS_BOUNDS)?,
+            retries: counter(&catalog::RETRIES_TOTAL)?,
+            throttled: counter(&catalog::THROTTLED_TOTAL)?,
+            throttle_seconds: registered(
+                registry,
+                CounterVec::new(opts(throttle_seconds), throttle_seconds.labels)?,
+            )?,
+            rate_limit_limit: gauge(&catalog::RATE_LIMIT_LIMIT)?,
+            rate_limit_remaining: gauge(&catalog::RATE_LIMIT_REMAINING)?,
+            rate_limit_reset: gauge(&catalog::RATE_LIMIT_RESET_TIMESTAMP_SECONDS)?,
+            cases_tracked: gauge(&catalog::CASES_TRACKED)?,
+            oldest_case_refresh: gauge(&catalog::OLDEST_CASE_REFRESH_TIMESTAMP_SECONDS)?,
+            unknown_values: counter(&catalog::UNKNOWN_VALUES_TOTAL)?,
+            history_truncated: counter(&catalog::HISTORY_TRUNCATED_TOTAL)?,
+            rows_skipped: counter(&catalog::ROWS_SKIPPED_TOTAL)?,
+            config_successful: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESSFUL)?,
+            config_success_timestamp: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS)?,
+        })
+    }
+}
+
+fn opts(family: &Family) -> Opts {
+    Opts::new(family.name, family.help)
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+impl Own {
+    /// Nothing has happened yet.
+    ///
+    /// # Errors
+    /// The catalog contradicts itself.
+    pub fn new(build: BuildInfo) -> Result<Self, CatalogError> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        let info = &catalog::BUILD_INFO;
+        registered(&registry, GaugeVec::new(opts(info), info.labels)?)?
+            .with_label_values(&[build.version, build.revision, build.rustc_version])
+            .set(1.0);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                registry,
+                families,
+                sources: Mutex::default(),
+            }),
+        })
+    }
+
+    /// A handle for one source's poller. What can be counted is there at 0 from now on; what has not been told is absent.
+    #[must_use]
+    pub fn source(&self, name: &str, info: &SourceInfo) -> SourceOwn {
+        let families = &self.shared.families;
+        for result in RoundResult::ALL {
+            families.rounds.with_label_values(&[name, result.label()]);
+        }
+        for reason in Throttle::ALL {
+            families.throttled.with_label_values(&[name, reason.label()]);
+        }
+        families.round_duration.with_label_values(&[name]);
+        families.throttle_seconds.with_label_values(&[name]);
+        families.history_truncated.with_label_values(&[name]);
+        families
+            .poll_interval
+            .with_label_values(&[name])
+            .set(info.poll_interval.as_secs_f64());
+        let base_url = shown_url(info.base_url.clone());
+        families
+            .source_info
+            .with_label_values(&[name, info.kind, "", &base_url])
+            .set(1.0);
+        let state = State {
+            stale_after: info.stale_after,
+            project: String::new(),
+            last_result: None,
+            last_success: None,
+        };
+        self.shared.sources().insert(name.to_owned(), state);
+        let identity = Arc::new(Identity {
+            name: name.to_owned(),
+            kind: info.kind,
+            base_url,
+        });
+        SourceOwn {
+            shared: Arc::clone(&self.shared),
+            identity,
+        }
+    }
+
+    /// The configuration was read, at the start or anew.
+    pub fn config_loaded(&self, at: Timestamp, ok: bool) {
+        let families = &self.shared.families;
+        let none: &[&str] = &[];
+        families
+            .config_successful
+            .with_label_values(none)
+            .set(f64::from(u8::from(ok)));
+        if ok {
+            families
+                .config_success_timestamp
+                .with_label_values(none)
+                .set(unix_seconds(at));
+        }
+    }
+
+    /// The text for one scrape: whole families in the order of their names, the process's own ones first.
+    #[must_use]
+    pub fn render(&self, now: Timestamp) -> Vec<u8> {
+        for (name, state) in self.shared.sources().iter() {
+            let up = f64::from(u8::from(state.is_up(now)));
+            self.shared.families.up.with_label_values(&[name]).set(up);
+        }
+        let mut text = process::render().into_bytes();
+        let complete = text.len();
+        if TextEncoder::new()
+            .encode(&self.shared.registry.gather(), &mut text)
+            .is_err()
+        {
+            // It fails only on a family without samples, of which gather gives none. Half a family would spoil the scrape.
+            text.truncate(complete);
+        }
+        text
+    }
+}
+
+impl Shared {
+    fn sources(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, State>> {
+        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The URL without what could be a credential.
+fn shown_url(mut url: Url) -> String {
+    // These fail for URLs that cannot hold a user or a password, which is all we want.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
+}
+
+/// One source's share of our own health: what its poller tells. Clones share it.
+#[derive(Clone)]
+pub struct SourceOwn {
+    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+}
+
+struct Identity {
+    name: String,
+    kind: &'static str,
+    base_url: String,
+}
+
+impl SourceOwn {
+    /// A request has ended after `seconds`. `code`: the HTTP status, or a word from a closed set for no answer.
+    pub fn request_sent(&self, endpoint: &'static str, code: &str, seconds: f64) {
+        self.families()
+            .requests
+            .with_label_values(&[self.name(), endpoint, code])
+            .inc();
+        self.families()
+            .request_duration
+            .with_label_values(&[self.name(), endpoint])
+            .observe(seconds);
+    }
+
+    /// A request is sent again. `reason`: the HTTP status or a word from a closed set.
+    pub fn retried(&self, reason: &str) {
+        self.families().retries.with_label_values(&[self.name(), reason]).inc();
+    }
+
+    /// A request had to wait, or has to.
+    pub fn throttled(&self, reason: Throttle, seconds: f64) {
+        self.families()
+            .throttled
+            .with_label_values(&[self.name(), reason.label()])
+            .inc();
+        // A counter only grows; the crate panics on less than nothing in debug builds.
+        self.families()
+            .throttle_seconds
+            .with_label_values(&[self.name()])
+            .inc_by(seconds.max(0.0));
+    }
+
+    /// A reply told about the platform's limit; what it did not tell stays as it was.
+    #[expect(clippy::cast_precision_loss, reason = "a limit beyond 2^53 requests is no limit")]
+    pub fn rate_limit_told(&self, limit: Option<u64>, remaining: Option<u64>, reset: Option<Timestamp>) {
+        let families = self.families();
+        if let Some(limit) = limit {
+            families
+                .rate_limit_limit
+                .with_label_values(&[self.name()])
+                .set(limit as f64);
+        }
+        if let Some(remaining) = remaining {
+            families
+                .rate_limit_remaining
+                .with_label_values(&[self.name()])
+                .set(remaining as f64);
+        }
+        if let Some(reset) = reset {
+            families
+                .rate_limit_reset
+                .with_label_values(&[self.name()])
+                .set(unix_seconds(reset));
+        }
+    }
+
+    /// A round begins.
+    pub fn round_started(&self, at: Timestamp) {
+        self.families()
+            .last_attempt
+            .with_label_values(&[self.name()])
+            .set(unix_seconds(at));
+    }
+
+    /// A round has ended, after `seconds`.
+    pub fn round_ended(&self, result: RoundResult, at: Timestamp, seconds: f64) {
+        let families = self.families();
+        families.rounds.with_label_values(&[self.name(), result.label()]).inc();
+        families
+            .round_duration
+            .with_label_values(&[self.name()])
+            .observe(seconds);
+        if result == RoundResult::Success {
+            families
+                .last_success
+                .with_label_values(&[self.name()])
+                .set(unix_seconds(at));
+        }
+        if let Some(state) = self.shared.sources().get_mut(self.name()) {
+            state.last_result = Some(result);
+            if result == RoundResult::Success {
+                state.last_success = Some(at);
+            }
+        }
+    }
+
+    /// How much is known.
+    #[expect(clippy::cast_precision_loss, reason = "bounded by the configured number of cases")]
+    pub fn progress(&self, cases_tracked: usize, oldest_refresh: Option<Timestamp>) {
+        let families = self.families();
+        families
+            .cases_tracked
+            .with_label_values(&[self.name()])
+            .set(cases_tracked as f64);
+        match oldest_refresh {
+            Some(at) => families
+                .oldest_case_refresh
+                .with_label_values(&[self.name()])
+                .set(unix_seconds(at)),
+            // It is an error to remove what is not there, and just what we want.
+            None => drop(families.oldest_case_refresh.remove_label_values(&[self.name()])),
+        }
+    }
+
+    /// A value outside of a field's documented set was read as `unknown`.
+    pub fn unknown_value(&self, field: &'static str) {
+        self.families()
+            .unknown_values
+            .with_label_values(&[self.name(), field])
+            .inc();
+    }
+
+    /// The platform cut the histories of so many cases.
+    pub fn history_truncated(&self, cases: u64) {
+        self.families()
+            .history_truncated
+            .with_label_values(&[self.name()])
+            .inc_by(cases);
+    }
+
+    /// A row was passed over.
+    pub fn row_skipped(&self, endpoint: &'static str) {
+        self.families()
+            .rows_skipped
+            .with_label_values(&[self.name(), endpoint])
+            .inc();
+    }
+
+    /// The platform told the project's name, perhaps another one than before.
+    pub fn project_told(&self, project: &str) {
+        let project = safe_text(project);
+        let Identity { name, kind, base_url } = &*self.identity;
+        let mut sources = self.shared.sources();
+        let Some(state) = sources.get_mut(name) else { return };
+        let info = &self.families().source_info;
+        // Only one series describes a source: the one of the former name goes.
+        let _ = info.remove_label_values(&[name.as_str(), kind, &state.project, base_url]);
+        info.with_label_values(&[name.as_str(), kind, &project, base_url])
+            .set(1.0);
+        state.project = project;
+    }
+
+    fn families(&self) -> &Families {
+        &self.shared.families
+    }
+
+    fn name(&self) -> &str {
+        &self.identity.name
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_300_000 + second).unwrap()
+}
+
+fn own() -> Own {
+    Own::new(BuildInfo {
+        version: "1.2.3",
+        revision: "abc",
+        rustc_version: "1.95.0",
+    })
+    .unwrap()
+}
+
+fn shop(own: &Own) -> SourceOwn {
+    let info = SourceInfo {
+        kind: "empirical",
+        base_url: "https://user:secret@api.example.test/v1?token=secret#secret"
+            .parse()
+            .unwrap(),
+        poll_interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(900),
+    };
+    own.source("shop", &info)
+}
+
+/// Everything but the process's own families, which no test can foresee.
+fn text(own: &Own, now: Timestamp) -> String {
+    let text = String::from_utf8(own.render(now)).unwrap();
+    text.lines()
+        .filter(|line| line.contains("testrun_"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+fn samples(own: &Own, family: &str, now: Timestamp) -> String {
+    text(own, now)
+        .lines()
+        .filter(|line| line.starts_with(family))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+#[test]
+fn before_the_first_round_counters_are_at_zero_and_the_rest_is_absent() {
+    let own = own();
+    let _source = shop(&own);
+    let lines: String = text(&own, at(0))
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    insta::assert_snapshot!(lines, @r#"
+    testrun_exporter_build_info{revision="abc",rustc_version="1.95.0",version="1.2.3"} 1
+    testrun_exporter_history_truncated_total{source="shop"} 0
+    testrun_exporter_poll_interval_seconds{source="shop"} 60
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="0.5"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="1"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="2.5"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="5"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="10"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="30"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="60"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="120"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="300"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="600"} 0
+    testrun_exporter_round_duration_seconds_bucket{source="shop",le="+Inf"} 0
+    testrun_exporter_round_duration_seconds_sum{source="shop"} 0
+    testrun_exporter_round_duration_seconds_count{source="shop"} 0
+    testrun_exporter_rounds_total{result="refused",source="shop"} 0
+    testrun_exporter_rounds_total{result="server_error",source="shop"} 0
+    testrun_exporter_rounds_total{result="success",source="shop"} 0
+    testrun_exporter_rounds_total{result="throttled",source="shop"} 0
+    testrun_exporter_rounds_total{result="unauthorized",source="shop"} 0
+    testrun_exporter_rounds_total{result="unreachable",source="shop"} 0
+    testrun_exporter_rounds_total{result="unreadable",source="shop"} 0
+    testrun_exporter_throttle_seconds_total{source="shop"} 0
+    testrun_exporter_throttled_total{reason="budget",source="shop"} 0
+    testrun_exporter_throttled_total{reason="quota",source="shop"} 0
+    testrun_exporter_throttled_total{reason="retry_after",source="shop"} 0
+    testrun_source_info{base_url="https://api.example.test/v1",kind="empirical",project="",source="shop"} 1
+    testrun_up{source="shop"} 0
+    "#);
+}
+
+#[test]
+fn every_verb_moves_its_own_family() {
+    let own = own();
+    let source = shop(&own);
+    source.round_started(at(0));
+    source.request_sent("/api/test-runs", "200", 0.2);
+    source.request_sent("/api/test-runs", "200", 0.3);
+    source.retried("503");
+    source.throttled(Throttle::RetryAfter, 12.5);
+    source.rate_limit_told(Some(120), Some(80), None);
+    source.progress(7, Some(at(-50)));
+    source.unknown_value("state");
+    source.history_truncated(3);
+    source.row_skipped("/api/test-runs");
+    source.round_ended(RoundResult::Success, at(3), 3.0);
+    own.config_loaded(at(1), true);
+    own.config_loaded(at(2), false);
+    let check = |line: &str| {
+        let text = text(&own, at(4));
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    };
+    check(r#"testrun_exporter_last_attempt_timestamp_seconds{source="shop"} 1795300000"#);
+    check(r#"testrun_exporter_last_success_timestamp_seconds{source="shop"} 1795300003"#);
+    check(r#"testrun_exporter_requests_total{code="200",endpoint="/api/test-runs",source="shop"} 2"#);
+    check(r#"testrun_exporter_request_duration_seconds_sum{endpoint="/api/test-runs",source="shop"} 0.5"#);
+    check(r#"testrun_exporter_retries_total{reason="503",source="shop"} 1"#);
+    check(r#"testrun_exporter_throttled_total{reason="retry_after",source="shop"} 1"#);
+    check(r#"testrun_exporter_throttle_seconds_total{source="shop"} 12.5"#);
+    check(r#"testrun_exporter_rate_limit_limit{source="shop"} 120"#);
+    check(r#"testrun_exporter_rate_limit_remaining{source="shop"} 80"#);
+    check(r#"testrun_exporter_cases_tracked{source="shop"} 7"#);
+    check(r#"testrun_exporter_oldest_case_refresh_timestamp_seconds{source="shop"} 1795299950"#);
+    check(r#"testrun_exporter_unknown_values_total{field="state",source="shop"} 1"#);
+    check(r#"testrun_exporter_history_truncated_total{source="shop"} 3"#);
+    check(r#"testrun_exporter_rows_skipped_total{endpoint="/api/test-runs",source="shop"} 1"#);
+    check(r#"testrun_exporter_rounds_total{result="success",source="shop"} 1"#);
+    check(r#"testrun_exporter_round_duration_seconds_bucket{source="shop",le="5"} 1"#);
+    check("testrun_exporter_config_last_reload_successful 0");
+    check("testrun_exporter_config_last_reload_success_timestamp_seconds 1795300001");
+    assert_eq!(
+        samples(&own, "testrun_exporter_rate_limit_reset", at(4)),
+        "",
+        "no reply has told of it"
+    );
+    source.progress(7, None);
+    assert_eq!(
+        samples(&own, "testrun_exporter_oldest", at(4)),
+        "",
+        "no case has been refreshed"
+    );
+}
+
+#[test]
+fn a_source_is_up_while_its_last_success_is_young_and_only_throttling_followed() {
+    let check = |rounds: &[(RoundResult, i64)], now: i64, expected: &str| {
+        let own = own();
+        let source = shop(&own);
+        for (result, second) in rounds {
+            source.round_ended(*result, at(*second), 1.0);
+        }
+        let expected = format!("testrun_up{{source=\"shop\"}} {expected}\n");
+        assert_eq!(samples(&own, "testrun_up", at(now)), expected, "{rounds:?} at {now}");
+    };
+    use RoundResult::{Refused, Success, Throttled, Unreachable};
+    check(&[], 0, "0");
+    check(&[(Success, 0)], 1, "1");
+    check(&[(Success, 0), (Throttled, 60)], 899, "1");
+    check(&[(Success, 0), (Throttled, 60)], 900, "0");
+    check(&[(Throttled, 60)], 61, "0");
+    check(&[(Success, 0)], 900, "0");
+    check(&[(Success, 0), (Unreachable, 60)], 61, "0");
+    check(&[(Success, 0), (Unreachable, 60), (Throttled, 120)], 121, "1");
+    check(&[(Refused, 0), (Success, 60)], 61, "1");
+}
+
+#[test]
+fn one_series_describes_a_source_whatever_its_project_is_called() {
+    let own = own();
+    let source = shop(&own);
+    source.project_told("Shop");
+    source.project_told("Sh\u{0}op \"2\"");
+    source.project_told("Sh\u{0}op \"2\"");
+    assert_eq!(
+        samples(&own, "testrun_source_info", at(0)),
+        "testrun_source_info{base_url=\"https://api.example.test/v1\",kind=\"empirical\",project=\"Shop \\\"2\\\"\",source=\"shop\"} 1\n"
+    );
+}
+
+#[test]
+fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once() {
+    let own = own();
+    let source = shop(&own);
+    source.request_sent("/e", "200", 1.0);
+    let text = String::from_utf8(own.render(at(0))).unwrap();
+    let mut names = Vec::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("# HELP ") else {
+            continue;
+        };
+        let (name, help) = rest.split_once(' ').unwrap();
+        let family = catalog::FAMILIES.iter().find(|family| family.name == name).unwrap();
+        assert_eq!((family.help, family.half), (help, catalog::Half::Own));
+        assert!(
+            text.contains(&format!("# TYPE {name} {}\n", family.kind.word())),
+            "{name}"
+        );
+        names.push(name);
+    }
+    assert!(names.is_sorted(), "{names:?}");
+    let mut unique = names.clone();
+    unique.dedup();
+    assert_eq!(names, unique);
+}
+
+#[test]
+fn the_process_tells_of_itself_with_fractions_of_a_second() {
+    let text = process::render();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(value("process_cpu_seconds_total") >= 0.0);
+    assert!(value("process_resident_memory_bytes") > 100_000.0);
+    assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
+    assert!(value("process_open_fds") >= 3.0);
+    assert!(value("process_threads") >= 1.0);
+    assert!(value("process_start_time_seconds") > 1.5e9);
+}

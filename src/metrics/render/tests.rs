@@ -1,0 +1,372 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+use crate::metrics::catalog::{FAMILIES, Half};
+use crate::model::{ActiveState, CaseInfo, ErrorCode, Group, Run};
+use crate::store::{Histogram, LastResult};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_300_000 + second).unwrap()
+}
+
+fn group(environment: &str, branch: &str) -> Group {
+    Group {
+        environment: environment.into(),
+        branch: branch.into(),
+    }
+}
+
+fn group_row(group: Group, last: Option<Run>) -> GroupRow {
+    let mut duration = Histogram::new(&[60.0, 600.0]);
+    duration.observe(59.5);
+    duration.observe(3600.0);
+    GroupRow {
+        group,
+        runs: [2, 1, 0, 0, 0],
+        cases: [20, 1, 2, 3, 0, 0],
+        duration,
+        queue: Histogram::new(&[1.5]),
+        last,
+    }
+}
+
+fn run(group: Group) -> Run {
+    Run {
+        id: 7,
+        group,
+        outcome: RunOutcome::Failed,
+        error_code: None,
+        created: Some(at(0)),
+        started: Some(at(10)),
+        ended: Some(at(70)),
+        duration_seconds: Some(60.0),
+        counts: [Some(10), Some(1), Some(0), None, None, None],
+        commit: Some("69fdd62".into()),
+        build_url: None,
+    }
+}
+
+fn case_row(group: Group, case: &str, last: Option<LastResult>) -> CaseRow {
+    CaseRow {
+        group,
+        case: case.into(),
+        results: [5, 1, 1, 0, 0, 0],
+        retries: 2,
+        duration_sum: 12.25,
+        duration_count: 7,
+        last,
+        last_pass: Some(at(-86_400)),
+        consecutive_failures: 1,
+    }
+}
+
+fn source(name: &str, groups: Vec<GroupRow>, cases: Vec<CaseRow>) -> SourceSnapshot {
+    SourceSnapshot {
+        source: name.into(),
+        project: None,
+        groups,
+        run_errors: BTreeMap::new(),
+        error_codes: &[ErrorCode::Unknown],
+        active_states: &[ActiveState::Queued, ActiveState::Started],
+        runs_active: BTreeMap::new(),
+        cases,
+        case_infos: Vec::new(),
+        case_outcomes: BTreeMap::new(),
+        cases_left_out: 0,
+        as_of: at(100),
+    }
+}
+
+fn rendered(sources: Vec<SourceSnapshot>) -> Rendered {
+    render(&Snapshot {
+        generation: 3,
+        sources: sources.into_iter().map(Arc::new).collect(),
+    })
+}
+
+fn text(sources: Vec<SourceSnapshot>) -> String {
+    String::from_utf8(rendered(sources).text.to_vec()).unwrap()
+}
+
+/// The samples alone: HELP and TYPE are the catalog's tests' business.
+fn samples(text: &str) -> String {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .fold(String::new(), |mut all, line| {
+            let _ = writeln!(all, "{line}");
+            all
+        })
+}
+
+#[test]
+fn an_empty_snapshot_is_an_empty_text() {
+    let rendered = rendered(Vec::new());
+    assert!(rendered.text.is_empty() && rendered.series.is_empty());
+    assert_eq!(rendered.generation, 3);
+}
+
+#[test]
+fn runs_are_shown_with_every_member_of_each_closed_set() {
+    let mut shop = source(
+        "shop",
+        vec![group_row(group("staging", "main"), Some(run(group("staging", "main"))))],
+        Vec::new(),
+    );
+    shop.runs_active.insert("production".into(), [0, 4, 1, 0]);
+    insta::assert_snapshot!(samples(&text(vec![shop])), @r#"
+    testrun_runs_total{source="shop",environment="staging",branch="main",outcome="passed"} 2
+    testrun_runs_total{source="shop",environment="staging",branch="main",outcome="failed"} 1
+    testrun_runs_total{source="shop",environment="staging",branch="main",outcome="error"} 0
+    testrun_runs_total{source="shop",environment="staging",branch="main",outcome="cancelled"} 0
+    testrun_runs_total{source="shop",environment="staging",branch="main",outcome="unknown"} 0
+    testrun_runs_active{source="shop",environment="production",state="queued"} 4
+    testrun_runs_active{source="shop",environment="production",state="started"} 1
+    testrun_runs_active{source="shop",environment="staging",state="queued"} 0
+    testrun_runs_active{source="shop",environment="staging",state="started"} 0
+    testrun_run_errors_total{source="shop",environment="production",error_code="unknown"} 0
+    testrun_run_errors_total{source="shop",environment="staging",error_code="unknown"} 0
+    testrun_run_duration_seconds_bucket{source="shop",environment="staging",branch="main",le="60"} 1
+    testrun_run_duration_seconds_bucket{source="shop",environment="staging",branch="main",le="600"} 1
+    testrun_run_duration_seconds_bucket{source="shop",environment="staging",branch="main",le="+Inf"} 2
+    testrun_run_duration_seconds_sum{source="shop",environment="staging",branch="main"} 3659.5
+    testrun_run_duration_seconds_count{source="shop",environment="staging",branch="main"} 2
+    testrun_run_queue_duration_seconds_bucket{source="shop",environment="staging",branch="main",le="1.5"} 0
+    testrun_run_queue_duration_seconds_bucket{source="shop",environment="staging",branch="main",le="+Inf"} 0
+    testrun_run_queue_duration_seconds_sum{source="shop",environment="staging",branch="main"} 0
+    testrun_run_queue_duration_seconds_count{source="shop",environment="staging",branch="main"} 0
+    testrun_run_cases_total{source="shop",environment="staging",branch="main",outcome="passed"} 20
+    testrun_run_cases_total{source="shop",environment="staging",branch="main",outcome="failed"} 1
+    testrun_run_cases_total{source="shop",environment="staging",branch="main",outcome="flaky"} 2
+    testrun_run_cases_total{source="shop",environment="staging",branch="main",outcome="skipped"} 3
+    testrun_run_cases_total{source="shop",environment="staging",branch="main",outcome="missing_output"} 0
+    testrun_run_cases_total{source="shop",environment="staging",branch="main",outcome="unknown"} 0
+    testrun_last_run_outcome{source="shop",environment="staging",branch="main",outcome="passed"} 0
+    testrun_last_run_outcome{source="shop",environment="staging",branch="main",outcome="failed"} 1
+    testrun_last_run_outcome{source="shop",environment="staging",branch="main",outcome="error"} 0
+    testrun_last_run_outcome{source="shop",environment="staging",branch="main",outcome="cancelled"} 0
+    testrun_last_run_outcome{source="shop",environment="staging",branch="main",outcome="unknown"} 0
+    testrun_last_run_timestamp_seconds{source="shop",environment="staging",branch="main"} 1795300070
+    testrun_last_run_duration_seconds{source="shop",environment="staging",branch="main"} 60
+    testrun_last_run_cases{source="shop",environment="staging",branch="main",outcome="passed"} 10
+    testrun_last_run_cases{source="shop",environment="staging",branch="main",outcome="failed"} 1
+    testrun_last_run_cases{source="shop",environment="staging",branch="main",outcome="flaky"} 0
+    testrun_last_run_info{source="shop",environment="staging",branch="main",run_id="7",commit="69fdd62"} 1
+    testrun_exporter_series_folded{source="shop"} 0
+    testrun_exporter_series{family="testrun_last_run_cases"} 3
+    testrun_exporter_series{family="testrun_last_run_duration_seconds"} 1
+    testrun_exporter_series{family="testrun_last_run_info"} 1
+    testrun_exporter_series{family="testrun_last_run_outcome"} 5
+    testrun_exporter_series{family="testrun_last_run_timestamp_seconds"} 1
+    testrun_exporter_series{family="testrun_run_cases_total"} 6
+    testrun_exporter_series{family="testrun_run_duration_seconds"} 5
+    testrun_exporter_series{family="testrun_run_errors_total"} 2
+    testrun_exporter_series{family="testrun_run_queue_duration_seconds"} 4
+    testrun_exporter_series{family="testrun_runs_active"} 4
+    testrun_exporter_series{family="testrun_runs_total"} 5
+    "#);
+}
+
+#[test]
+fn cases_are_shown_with_their_current_outcome_alone() {
+    let last = LastResult {
+        outcome: CaseOutcome::Flaky,
+        at: Some(at(5)),
+        duration_seconds: Some(0.25),
+    };
+    let mut linux = source("cc", Vec::new(), vec![case_row(group("linux", ""), "12", Some(last))]);
+    linux.case_outcomes.insert("linux".into(), [0, 0, 1, 0, 0, 0]);
+    linux.cases_left_out = 9;
+    linux.case_infos = vec![CaseInfo {
+        case: "12".into(),
+        name: "--out=srt".into(),
+        suite: "".into(),
+        file: "a \"b\".mpg".into(),
+    }];
+    let shown = samples(&text(vec![linux]));
+    let shown: String = shown
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("family="))
+        .collect();
+    insta::assert_snapshot!(shown, @r#"
+    testrun_cases{source="cc",environment="linux",outcome="passed"} 0
+    testrun_cases{source="cc",environment="linux",outcome="failed"} 0
+    testrun_cases{source="cc",environment="linux",outcome="flaky"} 1
+    testrun_cases{source="cc",environment="linux",outcome="skipped"} 0
+    testrun_cases{source="cc",environment="linux",outcome="missing_output"} 0
+    testrun_cases{source="cc",environment="linux",outcome="unknown"} 0
+    testrun_case_info{source="cc",case="12",name="--out=srt",file="a \"b\".mpg"} 1
+    testrun_case_results_total{source="cc",environment="linux",case="12",outcome="passed"} 5
+    testrun_case_results_total{source="cc",environment="linux",case="12",outcome="failed"} 1
+    testrun_case_results_total{source="cc",environment="linux",case="12",outcome="flaky"} 1
+    testrun_case_results_total{source="cc",environment="linux",case="12",outcome="skipped"} 0
+    testrun_case_results_total{source="cc",environment="linux",case="12",outcome="missing_output"} 0
+    testrun_case_results_total{source="cc",environment="linux",case="12",outcome="unknown"} 0
+    testrun_case_retries_total{source="cc",environment="linux",case="12"} 2
+    testrun_case_duration_seconds_sum{source="cc",environment="linux",case="12"} 12.25
+    testrun_case_duration_seconds_count{source="cc",environment="linux",case="12"} 7
+    testrun_case_last_outcome{source="cc",environment="linux",case="12",outcome="flaky"} 1
+    testrun_case_last_run_timestamp_seconds{source="cc",environment="linux",case="12"} 1795300005
+    testrun_case_last_pass_timestamp_seconds{source="cc",environment="linux",case="12"} 1795213600
+    testrun_case_last_duration_seconds{source="cc",environment="linux",case="12"} 0.25
+    testrun_case_consecutive_failures{source="cc",environment="linux",case="12"} 1
+    testrun_exporter_series_folded{source="cc"} 9
+    "#);
+}
+
+#[test]
+fn what_is_not_known_is_absent() {
+    let mut unknown = run(group("", ""));
+    (unknown.ended, unknown.duration_seconds, unknown.counts) = (None, None, [None; CaseOutcome::COUNT]);
+    let mut case = case_row(group("", ""), "c", None);
+    case.last_pass = None;
+    let shown = text(vec![source(
+        "s",
+        vec![group_row(group("", ""), Some(unknown))],
+        vec![case],
+    )]);
+    for absent in [
+        "last_run_timestamp",
+        "last_run_duration",
+        "last_run_cases",
+        "case_last",
+        "consecutive",
+        "testrun_cases",
+    ] {
+        assert!(!shown.contains(absent), "{absent} in {shown}");
+    }
+    assert!(
+        shown.contains("testrun_runs_total{source=\"s\",outcome=\"passed\"} 2\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn two_sources_share_one_head_and_stand_in_order() {
+    let one = |name: &str| {
+        source(
+            name,
+            vec![group_row(group("e", "b"), None), group_row(group("a", "b"), None)],
+            Vec::new(),
+        )
+    };
+    let text = text(vec![one("z"), one("a")]);
+    assert_eq!(text.matches("# TYPE testrun_runs_total counter\n").count(), 1);
+    parse(&text, true);
+}
+
+/// What a strict reader of the format 0.0.4 finds: families, each with its series and their values. Values that had to be
+/// changed to be shown stand where the unchanged ones would, so `sorted` is asked only of harmless ones.
+fn parse(text: &str, sorted: bool) -> BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>> {
+    let mut families: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut current = String::new();
+    let mut order = Vec::new();
+    let mut lines = text.split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        let line = line.strip_suffix('\n').expect("the last line ends with a line feed");
+        assert!(!line.is_empty(), "a blank line");
+        assert!(!line.chars().any(char::is_control), "a control character in {line:?}");
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            current = help.split(' ').next().unwrap().to_owned();
+            assert!(!families.contains_key(&current), "{current} twice");
+            let kind = lines.next().unwrap();
+            let words: Vec<_> = kind.trim_end().split(' ').collect();
+            assert_eq!(words[..3], ["#", "TYPE", &current], "HELP is followed by its TYPE");
+            assert!(
+                lines.peek().is_some_and(|line| !line.starts_with('#')),
+                "{current} has no sample"
+            );
+            families.insert(current.clone(), Vec::new());
+            order.clear();
+            continue;
+        }
+        let (name, labels, value) = parse_sample(line);
+        let family = ["", "_bucket", "_sum", "_count"]
+            .iter()
+            .any(|suffix| name == format!("{current}{suffix}"));
+        assert!(family, "{name} below the head of {current}");
+        assert!(seen.insert((name, labels.clone())), "twice: {line}");
+        let key =
+            ["source", "environment", "branch", "case"].map(|label| labels.get(label).cloned().unwrap_or_default());
+        order.push(key);
+        assert!(!sorted || order.is_sorted(), "out of order: {line}");
+        families.get_mut(&current).unwrap().push((labels, value));
+    }
+    families
+}
+
+fn parse_sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
+    let end = line.find(['{', ' ']).unwrap();
+    let name = line[..end].to_owned();
+    let mut labels = BTreeMap::new();
+    let mut rest = &line[end..];
+    if let Some(mut inside) = rest.strip_prefix('{') {
+        loop {
+            let (label, after) = inside.split_once("=\"").unwrap();
+            let mut value = String::new();
+            let mut chars = after.char_indices();
+            let close = loop {
+                match chars.next().expect("an open quote") {
+                    (_, '\\') => value.push(match chars.next().unwrap().1 {
+                        'n' => '\n',
+                        kept @ ('\\' | '"') => kept,
+                        other => panic!("an unknown escape \\{other} in {line}"),
+                    }),
+                    (close, '"') => break close,
+                    (_, other) => value.push(other),
+                }
+            };
+            assert!(!value.is_empty(), "an empty label in {line}");
+            assert!(
+                labels.insert(label.to_owned(), value).is_none(),
+                "{label} twice in {line}"
+            );
+            inside = &after[close + 1..];
+            match inside.strip_prefix(',') {
+                Some(more) => inside = more,
+                None => break,
+            }
+        }
+        rest = inside.strip_prefix('}').expect("a closing brace");
+    }
+    let value = rest.strip_prefix(' ').expect("one space before the value");
+    (name, labels, value.parse().expect("a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_upstream_calls_its_cases_the_text_reads_back(
+        names in proptest::collection::btree_set("\\PC{0,4}[\u{0}-\u{9f}\\\\\"\n]{0,6}|x{250,300}[ab]|[a-c]", 1..12),
+        environments in proptest::collection::btree_set("[a\"\\\\\n\u{7}é]{0,3}", 1..4),
+        sum in any::<f64>(),
+        big in any::<u64>(),
+    ) {
+        let rows: Vec<_> = environments.iter().rev().flat_map(|environment| names.iter().rev().map(|name| {
+            let last = LastResult { outcome: CaseOutcome::Failed, at: Some(at(1)), duration_seconds: Some(sum.abs()) };
+            let mut row = case_row(group(environment, "main"), name, Some(last));
+            (row.duration_sum, row.results[0]) = (sum, big);
+            row
+        })).collect();
+        let count = rows.len();
+        let rendered = rendered(vec![source("s", Vec::new(), rows)]);
+        let families = parse(std::str::from_utf8(&rendered.text).unwrap(), false);
+        prop_assert_eq!(families["testrun_case_results_total"].len(), count * CaseOutcome::COUNT);
+        prop_assert_eq!(families["testrun_case_results_total"][0].1.to_bits(), (big as f64).to_bits());
+        for (family, series) in &rendered.series {
+            prop_assert_eq!(families[*family].len() as u64, *series);
+            let family = FAMILIES.iter().find(|known| known.name == *family).unwrap();
+            prop_assert_eq!(family.half, Half::Snapshot);
+            for (labels, _) in &families[family.name] {
+                prop_assert!(labels.keys().all(|label| family.labels.contains(&label.as_str()) || label == "le"));
+                prop_assert!(labels.values().all(|value| value.chars().count() <= 256));
+            }
+        }
+    }
+}
