@@ -79,7 +79,7 @@ pub(super) struct Held {
 pub(super) enum Truth {
     Group {
         place: usize,
-        row: GroupRow,
+        row: Box<GroupRow>,
     },
     Errors {
         environment: Name,

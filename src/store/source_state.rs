@@ -453,7 +453,7 @@ impl SourceState {
                 *shown = Shown::Truth;
             }
             match truth {
-                Truth::Group { place, row } => snapshot.groups[place] = row,
+                Truth::Group { place, row } => snapshot.groups[place] = *row,
                 Truth::Case { place, row } => snapshot.cases[place] = row,
                 Truth::Errors { environment, counts } => {
                     snapshot.run_errors.insert(environment, counts);
@@ -571,7 +571,7 @@ impl SourceState {
             });
             moment.hold(moved, since, || Truth::Group {
                 place: rows.len() - 1,
-                row: truth,
+                row: Box::new(truth),
             });
         }
         rows
