@@ -13,7 +13,7 @@ mod options;
 mod platform;
 mod run;
 mod sample_platform;
-//mod serve;
+mod serve;
 mod truth;
 mod world;
 
@@ -30,7 +30,7 @@ pub use journal::{Entry, Journal};
 pub use limits::Limit;
 pub use options::WorldOptions;
 pub use platform::{Answer, Asked, Platform};
-//pub use serve::serve;
+pub use serve::serve;
 pub use truth::{CaseTruth, LastRun, RunTruth, Sum, Truth};
 
 /// The world's time for a real time, when the world runs `speed` times as fast. Upstream's times must not lie in the

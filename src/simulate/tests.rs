@@ -9,6 +9,8 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::run::{Attempt, CaseRun, End};
+use super::world::World;
 use super::*;
 use crate::model::{CaseOutcome, RunOutcome};
 use crate::sources::Kind;
@@ -443,7 +445,9 @@ fn pages_shift_while_runs_are_created() {
 
 #[test]
 fn a_running_run_shows_its_results_one_by_one() {
-    let mut client = Client::quiet(Kind::SamplePlatform);
+    let mut options = WorldOptions::new(Kind::SamplePlatform, 7, start());
+    (options.errors, options.cancels) = (0.0, 0.0);
+    let mut client = Client::new(Kind::SamplePlatform, options);
     let mut seen = BTreeMap::new();
     for minute in 0..90 {
         client.now = after(Duration::from_secs(minute * 20));
@@ -581,7 +585,7 @@ fn edits_and_restarts_wait_for_a_reader_and_never_change_what_counts() {
     let truth = |platform: &Platform| platform.truth(start(), |branch| branch.unwrap_or_default().to_owned());
     let mut unread = Client::new(Kind::SamplePlatform, options.clone());
     unread.platform.advance(after(30 * HOUR));
-    assert_eq!(truth(&unread.platform).rewritten, []);
+    assert_eq!(truth(&unread.platform).rewritten, [0_u64; 0]);
 
     let mut client = Client::new(Kind::SamplePlatform, options);
     client.now = after(10 * HOUR);
@@ -751,7 +755,7 @@ async fn the_transport_takes_virtual_time_and_carries_faults() {
     let request = Request::get("/runs", "/runs".into(), vec![("limit", "1".into())]);
     let reply = transport.send(&request).await.unwrap();
     assert_eq!(reply.status, 200);
-    let mut expect = async |fault: Fault, expected: TransportError| {
+    let expect = async |fault: Fault, expected: TransportError| {
         transport.platform().script_fault(When::Next(1), fault);
         assert_eq!(transport.send(&request).await.unwrap_err(), expected);
     };
@@ -784,4 +788,246 @@ async fn two_requests_at_once_are_a_violation() {
     let (one, two) = tokio::join!(transport.send(&request), transport.send(&request));
     assert_eq!((one.unwrap().status, two.unwrap().status), (200, 200));
     assert!(transport.platform().violations()[0].contains("2 requests at once"));
+}
+
+/// One raw request to a served platform: everything that comes back until the connection ends, or why it broke.
+async fn raw(port: u16, target: &str, patience: Duration) -> Result<Vec<u8>, std::io::ErrorKind> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer right\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut bytes = vec![];
+    match tokio::time::timeout(patience, stream.read_to_end(&mut bytes)).await {
+        Ok(Ok(_)) => Ok(bytes),
+        Ok(Err(error)) => Err(error.kind()),
+        Err(_) => Err(std::io::ErrorKind::TimedOut),
+    }
+}
+
+#[tokio::test]
+async fn a_served_platform_answers_and_breaks_on_a_real_socket() {
+    let platform = Arc::new(Mutex::new(Platform::new(
+        Kind::SamplePlatform,
+        WorldOptions::new(Kind::SamplePlatform, 7, start()),
+        "right",
+    )));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let server = tokio::spawn(serve(
+        listener,
+        Arc::clone(&platform),
+        Arc::new(start),
+        shutdown.clone(),
+    ));
+    let ask = async |fault: Option<Fault>| {
+        if let Some(fault) = fault {
+            platform.lock().unwrap().script_fault(When::Next(1), fault);
+        }
+        raw(
+            port,
+            "/api/v1/runs?limit=1&branch=feature%20%22quoted%22%5Cx",
+            Duration::from_secs(2),
+        )
+        .await
+    };
+    let whole = String::from_utf8(ask(None).await.unwrap()).unwrap();
+    assert!(
+        whole.starts_with("HTTP/1.1 200 OK\r\n") && whole.contains("x-ratelimit-remaining: 119"),
+        "{whole}"
+    );
+    assert!(whole.contains(r#"feature \"quoted\"\\x"#), "{whole}");
+    assert_eq!(ask(Some(Fault::Reset)).await, Err(std::io::ErrorKind::ConnectionReset));
+    let truncated = String::from_utf8(ask(Some(Fault::Truncated)).await.unwrap()).unwrap();
+    let (head, body) = truncated.split_once("\r\n\r\n").unwrap();
+    let told: usize = head
+        .split_once("content-length: ")
+        .unwrap()
+        .1
+        .split("\r\n")
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(body.len() < told, "{truncated}");
+    let bomb = ask(Some(Fault::GzipBomb)).await.unwrap();
+    assert!(
+        bomb.len() < 1024 * 1024 && bomb.windows(22).any(|line| line == b"content-encoding: gzip"),
+        "{}",
+        bomb.len()
+    );
+    let away = String::from_utf8(ask(Some(Fault::RedirectOffOrigin)).await.unwrap()).unwrap();
+    assert!(away.contains("location: http://127.0.0.1:9/elsewhere"), "{away}");
+    assert_eq!(ask(Some(Fault::SlowBody)).await, Err(std::io::ErrorKind::TimedOut));
+    let huge = raw_after(&platform, port, Fault::HugeBody).await;
+    assert!(huge > 64 * 1024 * 1024, "{huge}");
+    let truth = String::from_utf8(raw(port, "/-/truth?since=2026-11-01T00:00:00Z", HOUR).await.unwrap()).unwrap();
+    let truth: Value = serde_json::from_str(truth.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert!(
+        truth["counted"].as_u64().unwrap() > 0 && truth["settled"] == false,
+        "{truth}"
+    );
+    assert_eq!(
+        platform.lock().unwrap().journal().entries().len(),
+        7,
+        "the truth is no part of the API"
+    );
+    assert_eq!(platform.lock().unwrap().violations(), [""; 0]);
+    shutdown.cancel();
+    server.await.unwrap().unwrap();
+}
+
+async fn raw_after(platform: &Mutex<Platform>, port: u16, fault: Fault) -> usize {
+    platform.lock().unwrap().script_fault(When::Next(1), fault);
+    raw(port, "/api/v1/runs?limit=1", HOUR).await.unwrap().len()
+}
+
+/// What details and history of every Empirical run after the start add up to.
+#[test]
+fn the_truth_of_a_hard_empirical_world_is_what_a_full_crawl_adds_up_to() {
+    let mut options = WorldOptions::exam(Kind::Empirical, 19, start());
+    (options.cases, options.runs_after, options.late_edits) = (30, Some(60), 0.0);
+    let mut client = Client::new(Kind::Empirical, options);
+    client.now = after(3 * 24 * HOUR);
+    assert!(client.platform.settled(client.now));
+    let truth = client
+        .platform
+        .truth(start(), |branch| branch.unwrap_or("none").to_owned());
+    assert_eq!(truth.counted, 60);
+    let (mut groups, mut waits) = (BTreeMap::new(), BTreeMap::new());
+    let mut codes: BTreeMap<String, u64> = BTreeMap::new();
+    for id in 4101..4161_u64 {
+        let details = client.get(&format!("/api/test-runs/{id}"));
+        let run = &details["data"]["test_run"]["testRun"];
+        let text = |name: &str| run[name].as_str().map(str::to_owned);
+        let key = (
+            text("environment_slug").unwrap(),
+            text("test_run_branch").unwrap_or("none".into()),
+        );
+        let time = |name: &str| text(name).map(|text| text.parse::<Timestamp>().unwrap().as_millisecond());
+        if let Some(started) = time("run_started_at") {
+            let wait: &mut (i64, i64) = waits.entry(key.clone()).or_default();
+            wait.0 += started - time("created_at").unwrap();
+            wait.1 += time("run_ended_at").unwrap() - started;
+        }
+        if run["state"] == "error" {
+            *codes.entry(text("error_code").unwrap_or("untold".into())).or_default() += 1;
+        }
+        groups.insert(id.to_string(), key);
+    }
+    for (key, group) in &truth.runs {
+        assert_eq!(
+            (group.queue.millis, group.duration.millis),
+            waits.get(key).copied().unwrap_or_default(),
+            "{key:?}"
+        );
+    }
+    let errors: u64 = truth.errors.values().flatten().sum();
+    assert!(errors > 0 && errors == codes.values().sum::<u64>(), "{codes:?}");
+    let cases: BTreeSet<String> = truth.cases.keys().map(|key| key.2.clone()).collect();
+    let body = json!({"test_case_ids": cases, "days": 90, "limit_per_test_case": 1000});
+    let (_, history) = client.post(HISTORY, &body);
+    let mut crawled: BTreeMap<(String, String, String), (u64, u64, i64)> = BTreeMap::new();
+    for (case, rows) in history["data"]["history_by_test_case_id"].as_object().unwrap() {
+        for row in rows.as_array().unwrap() {
+            let Some((environment, branch)) = groups.get(row["test_run_id"].as_str().unwrap()) else {
+                continue;
+            };
+            let sums = crawled
+                .entry((environment.clone(), branch.clone(), case.clone()))
+                .or_default();
+            sums.0 += 1;
+            sums.1 += row["retries"].as_u64().unwrap_or(0);
+            sums.2 += row["duration_total"].as_i64().unwrap_or(0);
+        }
+    }
+    for (key, case) in &truth.cases {
+        let sums = (case.results.iter().sum(), case.retries, case.duration.millis);
+        assert_eq!(sums, crawled.get(key).copied().unwrap_or_default(), "{key:?}");
+    }
+}
+
+#[test]
+fn the_truth_of_a_small_world_is_as_computed_by_hand() {
+    let mut options = WorldOptions::new(Kind::Empirical, 1, start());
+    (options.runs_before, options.runs_after, options.cases, options.nulls) = (3, Some(0), 2, 0.0);
+    options.environments = vec!["production".into()];
+    let mut world = World::new(Kind::Empirical, options);
+    let zero = start().as_millisecond();
+    let result = |case, outcome, duration, retries| CaseRun {
+        case,
+        outcome,
+        executed: zero + 5000,
+        duration: Some(duration),
+        retries: Some(retries),
+        exit_code: 0,
+        differs: false,
+    };
+    let attempt = |finished, end, results| Attempt {
+        queued: zero - 1000,
+        pending_until: zero,
+        prepared: None,
+        started: Some(zero + 1000),
+        cancelling: None,
+        finished: zero + finished,
+        end,
+        results,
+    };
+    use CaseOutcome::{Failed, Flaky, Passed};
+    let attempts = [
+        attempt(
+            6000,
+            End::Ended,
+            vec![result(0, Passed, 100, 0), result(1, Failed, 900, 2)],
+        ),
+        attempt(
+            9000,
+            End::Ended,
+            vec![result(0, Flaky, 300, 1), result(1, Failed, 800, 2)],
+        ),
+        attempt(-500, End::Error(Some("merge_conflict")), vec![]),
+    ];
+    for (run, attempt) in world.runs.iter_mut().zip(attempts) {
+        (run.created, run.lag, run.branch, run.current) = (zero - 1000, 0, Some("main".into()), attempt);
+    }
+    world.advance(after(HOUR));
+    let truth = Truth::of(&world, start(), |branch| branch.unwrap_or_default().to_owned());
+    let group = &truth.runs[&("production".to_owned(), "main".to_owned())];
+    assert_eq!((truth.counted, group.runs), (2, [0, 2, 0, 0, 0]));
+    assert_eq!(group.cases, [1, 2, 1, 0, 0, 0]);
+    assert_eq!(
+        (group.duration, group.queue),
+        (
+            Sum {
+                count: 2,
+                millis: 13_000
+            },
+            Sum { count: 2, millis: 4000 }
+        )
+    );
+    let last = LastRun {
+        id: 4002,
+        outcome: RunOutcome::Failed,
+        ended: zero + 9000,
+        duration: Some(8000),
+    };
+    assert_eq!(group.last, Some(last));
+    let case = |index: usize| {
+        &truth.cases[&(
+            "production".to_owned(),
+            "main".to_owned(),
+            world.cases[index].id.clone(),
+        )]
+    };
+    assert_eq!(
+        (case(0).results, case(0).retries, case(0).streak),
+        ([1, 0, 1, 0, 0, 0], 1, 0)
+    );
+    assert_eq!((case(0).last, case(0).last_pass), (Some(Flaky), Some(zero + 5000)));
+    assert_eq!(
+        (case(1).results, case(1).retries, case(1).streak),
+        ([0, 2, 0, 0, 0, 0], 4, 2)
+    );
+    assert_eq!((case(1).duration.seconds(), case(1).last_pass), (1.7, None));
+    assert!(truth.errors.is_empty(), "the error was there before");
 }

@@ -115,9 +115,15 @@ impl Truth {
             if let Some(state) = active_state(world, run) {
                 truth.active.entry(key.0.clone()).or_default()[state.index()] += 1;
             }
-            let first = run.first();
-            if first.is_finished(world.now) && first.finished > first_met {
-                truth.count(world, run, first, &key);
+            // Usually the first version; the second one if the reader has first met the run when it had been restarted.
+            let version = if run.first().finished > first_met {
+                run.first()
+            } else {
+                &run.current
+            };
+            let was_unfinished = version.queued <= first_met || run.created > first_met;
+            if was_unfinished && version.finished > first_met && version.is_finished(world.now) {
+                truth.count(world, run, version, &key);
             }
         }
         let mut finished: Vec<&Run> = known
