@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::metrics::catalog::{FAMILIES, Half};
-use crate::model::{ActiveState, CaseInfo, ErrorCode, Group, Run};
+use crate::model::{ActiveState, CaseInfo, ErrorCode, Run};
 use crate::store::{Histogram, LastResult};
 
 fn at(second: i64) -> Timestamp {
