@@ -398,7 +398,8 @@ first events are counted, so that `increase()` does not lose them. A restart is 
 counted once, when it is first seen finished, and a result once, when its run is finished; what a platform changes
 afterwards moves gauges, never counters.
 
-**What a platform does not tell is absent**, never 0 and never -1. A label without a value is left out.
+**A gauge that a platform does not tell is absent**, never 0 and never -1; a counter that it never moves stays at 0. A
+label without a value is left out.
 
 **Text is made safe.** Control characters are taken out of label values, and values are cut at 256 characters. Where the
 value is an identity (`environment`, `branch`, `case`), `~` and a checksum of the whole follow a value that was changed,

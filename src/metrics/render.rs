@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::metrics::catalog;
 use crate::metrics::text::{Page, Samples, push_identity_label, push_text_label};
-use crate::model::{CaseOutcome, Name, RunOutcome};
+use crate::model::{CaseOutcome, Group, Name, RunOutcome};
 use crate::store::{CaseRow, GroupRow, Snapshot, SourceSnapshot};
 
 /// The text of a snapshot.
@@ -74,27 +74,23 @@ impl<'a> Prepared<'a> {
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         let groups = groups
             .into_iter()
-            .map(|row| {
-                let mut own = environment_labels(&labels, &row.group.environment);
-                push_identity_label(&mut own, "branch", &row.group.branch);
-                (own, row)
-            })
+            .map(|row| (group_labels(&labels, &row.group), row))
             .collect();
 
         let mut rows: Vec<_> = source.cases.iter().collect();
         rows.sort_by(|a, b| (&a.group, &a.case).cmp(&(&b.group, &b.case)));
         let mut case_labels = String::new();
-        let cases = rows
-            .into_iter()
-            .map(|row| {
+        let mut cases = Vec::with_capacity(rows.len());
+        // Sorted, so that the cases of a group stand together and its labels are written once.
+        for same_group in rows.chunk_by(|a, b| a.group == b.group) {
+            let prefix = group_labels(&labels, &same_group[0].group);
+            for row in same_group {
                 let start = case_labels.len();
-                let mut own = environment_labels(&labels, &row.group.environment);
-                push_identity_label(&mut own, "branch", &row.group.branch);
-                push_identity_label(&mut own, "case", &row.case);
-                case_labels.push_str(&own);
-                (start..case_labels.len(), row)
-            })
-            .collect();
+                case_labels.push_str(&prefix);
+                push_identity_label(&mut case_labels, "case", &row.case);
+                cases.push((start..case_labels.len(), *row));
+            }
+        }
         Self {
             source,
             labels,
@@ -126,6 +122,12 @@ impl<'a> Prepared<'a> {
 fn environment_labels(source_labels: &str, environment: &str) -> String {
     let mut labels = source_labels.to_owned();
     push_identity_label(&mut labels, "environment", environment);
+    labels
+}
+
+fn group_labels(source_labels: &str, group: &Group) -> String {
+    let mut labels = environment_labels(source_labels, &group.environment);
+    push_identity_label(&mut labels, "branch", &group.branch);
     labels
 }
 

@@ -15,6 +15,8 @@ use super::*;
 struct Stage {
     ready: AtomicBool,
     unhealthy: AtomicBool,
+    /// An exposition larger than any socket's buffers.
+    huge: AtomicBool,
     /// The generation last told, and how often one was.
     scraped: AtomicU64,
     scrapes: AtomicU64,
@@ -22,6 +24,12 @@ struct Stage {
 
 impl View for Stage {
     fn metrics(&self) -> Scrape {
+        if self.huge.load(Ordering::SeqCst) {
+            return Scrape {
+                generation: 43,
+                frames: vec![Bytes::from(vec![b'#'; 64 << 20])],
+            };
+        }
         Scrape {
             generation: 42,
             frames: vec![
@@ -264,6 +272,21 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
+    /// Asks until it is not turned away.
+    async fn exchange_when_there_is_a_place(&self) -> String {
+        let served = async {
+            loop {
+                let answer = self.exchange(HEALTHY).await;
+                if !answer.is_empty() {
+                    return answer;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), served)
+            .await
+            .expect("a place becomes free")
+    }
+
     /// Sends these bytes and reads until the server closes. A reset, as by a server that did not read all, is an end too.
     async fn exchange(&self, request: &str) -> String {
         let mut stream = self.connect().await;
@@ -271,6 +294,8 @@ impl Server {
         read_to_end(&mut stream).await
     }
 }
+
+const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
@@ -364,6 +389,26 @@ async fn a_connection_ends_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_reads_its_answer_gives_its_place_back() {
+    let short = Duration::from_millis(200);
+    let limits = Limits {
+        connections_max: 1,
+        connection: short,
+        grace: short,
+        ..LIMITS
+    };
+    let server = Server::start_within(limits).await;
+    server.stage.huge.store(true, Ordering::SeqCst);
+    let mut deaf = server.connect().await;
+    deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = server.exchange_when_there_is_a_place().await;
+    assert!(answer.ends_with("healthy\n"), "{answer}");
+    drop(deaf);
+}
+
+#[tokio::test]
 async fn beyond_the_ceiling_connections_are_closed_until_a_place_is_free() {
     let server = Server::start_within(Limits {
         connections_max: 2,
@@ -371,21 +416,10 @@ async fn beyond_the_ceiling_connections_are_closed_until_a_place_is_free() {
     })
     .await;
     let held = (server.connect().await, server.connect().await);
-    let request = "GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     // The accept queue is in order: when this one is looked at, every place is taken.
-    assert_eq!(server.exchange(request).await, "");
+    assert_eq!(server.exchange(HEALTHY).await, "");
     drop(held);
-    let served = async {
-        loop {
-            let answer = server.exchange(request).await;
-            if !answer.is_empty() {
-                return answer;
-            }
-        }
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(30), served)
-        .await
-        .expect("a place becomes free");
+    let answer = server.exchange_when_there_is_a_place().await;
     assert!(answer.ends_with("healthy\n"), "{answer}");
 }
 

@@ -176,7 +176,15 @@ fn one_series_describes_a_source_whatever_its_project_is_called() {
 fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once() {
     let own = own();
     let source = shop(&own);
+    source.round_started(at(0));
     source.request_sent("/e", "200", 1.0);
+    source.retried("timeout");
+    source.rate_limit_told(Some(1), Some(1), Some(at(0)));
+    source.progress(1, Some(at(0)));
+    source.unknown_value("state");
+    source.row_skipped("/e");
+    source.round_ended(RoundResult::Success, at(0), 1.0);
+    own.config_loaded(at(0), true);
     let text = String::from_utf8(own.render(at(0))).unwrap();
     let mut names = Vec::new();
     for line in text.lines() {
@@ -196,6 +204,18 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     let mut unique = names.clone();
     unique.dedup();
     assert_eq!(names, unique);
+    for family in catalog::FAMILIES
+        .iter()
+        .filter(|family| family.half == catalog::Half::Own)
+    {
+        // What the operating system does not tell is absent.
+        let optional = family.chapter == catalog::Chapter::Process;
+        assert!(
+            optional || names.contains(&family.name),
+            "{} is never shown",
+            family.name
+        );
+    }
 }
 
 #[test]

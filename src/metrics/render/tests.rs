@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::metrics::catalog::{FAMILIES, Half};
-use crate::model::{ActiveState, CaseInfo, ErrorCode, Group, Run};
+use crate::model::{ActiveState, CaseInfo, ErrorCode, Run};
 use crate::store::{Histogram, LastResult};
 
 fn at(second: i64) -> Timestamp {
@@ -259,9 +259,47 @@ fn two_sources_share_one_head_and_stand_in_order() {
     parse(&text, true);
 }
 
+#[test]
+fn a_full_snapshot_shows_every_family_of_this_half_in_the_catalogs_order() {
+    let last = LastResult {
+        outcome: CaseOutcome::Passed,
+        at: Some(at(5)),
+        duration_seconds: Some(0.25),
+    };
+    let here = || group("e", "b");
+    let mut full = source(
+        "s",
+        vec![group_row(here(), Some(run(here())))],
+        vec![case_row(here(), "c", Some(last))],
+    );
+    full.case_outcomes.insert("e".into(), [1, 0, 0, 0, 0, 0]);
+    full.case_infos = vec![CaseInfo {
+        case: "c".into(),
+        name: "n".into(),
+        suite: "s".into(),
+        file: "f".into(),
+    }];
+    let text = text(vec![full]);
+    let shown: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '))
+        .map(|(name, _)| name)
+        .collect();
+    let expected: Vec<_> = FAMILIES
+        .iter()
+        .filter(|family| family.half == Half::Snapshot)
+        .map(|family| family.name)
+        .collect();
+    assert_eq!(shown, expected);
+    assert_eq!(parse(&text, true).len(), expected.len());
+}
+
+/// The series of each family, and their values.
+type Parsed = BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>;
+
 /// What a strict reader of the format 0.0.4 finds: families, each with its series and their values. Values that had to be
 /// changed to be shown stand where the unchanged ones would, so `sorted` is asked only of harmless ones.
-fn parse(text: &str, sorted: bool) -> BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>> {
+fn parse(text: &str, sorted: bool) -> Parsed {
     let mut families: BTreeMap<String, Vec<_>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let mut current = String::new();
