@@ -450,7 +450,7 @@ pub(super) fn shown_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let exact = UNITS
         .iter()
-        .find(|(_, size)| milliseconds >= u128::from(*size) && milliseconds % u128::from(*size) == 0);
+        .find(|(_, size)| milliseconds >= u128::from(*size) && milliseconds.is_multiple_of(u128::from(*size)));
     exact.map_or_else(
         || "0s".to_owned(),
         |(unit, size)| format!("{}{unit}", milliseconds / u128::from(*size)),
