@@ -1,1 +1,117 @@
-fn main() {}
+//! The process's edge: arguments, environment, logging, exit codes. The only reader of the environment.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use jiff::Timestamp;
+use testrun_exporter::cli::{Cli, Command, Flags};
+use testrun_exporter::config::{self, Config, ENVIRONMENT_PREFIX, Problems};
+use testrun_exporter::{app, logging};
+
+/// A bad command line or configuration.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let command = cli.command.clone().unwrap_or(Command::Run);
+    match act(&command, &cli.flags) {
+        Ok(code) => code,
+        Err(Failure::Misused(text)) => {
+            complain(&text);
+            ExitCode::from(MISUSED)
+        }
+        Err(Failure::Failed(error)) => {
+            complain(&format!("testrun-exporter: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Failure {
+    Misused(String),
+    Failed(anyhow::Error),
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Misused(problems.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn act(command: &Command, flags: &Flags) -> Result<ExitCode, Failure> {
+    match *command {
+        Command::CheckConfig => Ok(check_config(&configured(flags)?)),
+        Command::Run => {
+            let config = configured(flags)?;
+            logging::init(config.log, now);
+            Ok(block_on(app::run(config))?)
+        }
+        Command::Once => {
+            let config = configured(flags)?;
+            logging::init(config.log, now);
+            Ok(block_on(app::once(config))?)
+        }
+        Command::Demo => {
+            let (web, log) = config::load_process(environment(), &flags.overrides())?;
+            logging::init(log, now);
+            Ok(block_on(app::demo(web.listen_address))?)
+        }
+        Command::Simulate { listen, seed } => {
+            let (_, log) = config::load_process(environment(), &flags.overrides())?;
+            logging::init(log, now);
+            Ok(block_on(app::simulate(listen, seed))?)
+        }
+    }
+}
+
+fn configured(flags: &Flags) -> Result<Config, Failure> {
+    let sources_prefix = format!("{ENVIRONMENT_PREFIX}SOURCES__");
+    let file = flags.config_file.as_deref();
+    if file.is_none() && !environment().any(|(name, _)| name.starts_with(&sources_prefix)) {
+        let text = "testrun-exporter: there is no configuration; expected --config.file FILE \
+                    (or try `testrun-exporter demo`, which needs none)";
+        return Err(Failure::Misused(text.to_owned()));
+    }
+    Ok(config::load(file.map(Path::new), environment(), &flags.overrides())?)
+}
+
+fn check_config(config: &Config) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    for source in &config.sources {
+        // Nobody who could be told is left when standard output is closed.
+        let _ = writeln!(out, "{}", source.summary());
+    }
+    ExitCode::SUCCESS
+}
+
+/// Variables that are not valid text cannot be ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time of a log line is for people; no decision depends on it"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}
