@@ -21,6 +21,7 @@ use crate::transport::http::{self, Credential};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const KINDS: &[(&str, Kind)] = &[
@@ -62,6 +63,9 @@ const CASES_DEFAULT: u64 = 10_000;
 /// Empirical refuses larger batches.
 const BATCH_SIZE: RangeInclusive<u64> = 1..=500;
 const BATCH_SIZE_DEFAULT: u64 = 50;
+/// Longer than an hour, and results would be given up before they are asked for twice.
+const ANALYTICS_LAG: RangeInclusive<Duration> = SECOND..=HOUR;
+const ANALYTICS_LAG_DEFAULT: Duration = Duration::from_secs(3 * 60);
 
 /// Headers as long as this are refused by most servers.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -468,6 +472,14 @@ fn read_cases(mut cases: Section<'_>, kind: Option<Kind>) -> CaseSettings {
     } else {
         cases.take("batch_size").and_then(|item| item.whole(&BATCH_SIZE))
     };
+    let analytics_lag = if kind == Some(Kind::SamplePlatform) {
+        cases.refuse("analytics_lag", EMPIRICAL_ONLY);
+        None
+    } else {
+        cases
+            .take("analytics_lag")
+            .and_then(|item| item.duration(&ANALYTICS_LAG))
+    };
     cases.finish();
     CaseSettings {
         enabled,
@@ -480,6 +492,7 @@ fn read_cases(mut cases: Section<'_>, kind: Option<Kind>) -> CaseSettings {
         exclude,
         max: usize::try_from(max).unwrap_or(usize::MAX),
         batch_size: usize::try_from(batch_size.unwrap_or(BATCH_SIZE_DEFAULT)).unwrap_or(usize::MAX),
+        analytics_lag: analytics_lag.unwrap_or(ANALYTICS_LAG_DEFAULT),
     }
 }
 

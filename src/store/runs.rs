@@ -72,7 +72,8 @@ impl CaseSet {
 pub(super) struct KnownRun {
     /// As it was read last; its group is the one that it was counted in.
     pub(super) run: Run,
-    /// Whether it is counted, and its results with it. A run of the baseline is not.
+    /// Whether results that are told now are counted with it. A run of the baseline is not counted; a run that was
+    /// started again is a new version of what has been counted, and what only the new version has is no news.
     pub(super) counted: bool,
     /// The cases whose result in it is known.
     pub(super) seen: CaseSet,
@@ -118,6 +119,11 @@ impl Runs {
             self.line = self.line.max(self.active.last().copied().unwrap_or(0));
             return;
         }
+        for id in &self.active {
+            if let Some(restarted) = self.table.get_mut(id) {
+                restarted.counted = false;
+            }
+        }
         let news = self
             .active
             .iter()
@@ -135,6 +141,8 @@ impl Runs {
             if known.run == run {
                 return Admission::Same;
             }
+            // Started again and finished between two rounds: nobody has seen it active.
+            known.counted &= known.run.ended.zip(run.ended).is_none_or(|(before, now)| before == now);
             known.run = run;
             self.late_edits += 1;
             return Admission::Edited;

@@ -1,2 +1,3 @@
-#[test]
-fn t() {}
+//! The integration tests, one binary: rooms together, in virtual time; the shipped binary on real sockets.
+
+mod exam;
