@@ -1,6 +1,9 @@
 //! When to ask: one poller per source, one gate in front of every request, pure rules for pauses, retries and pace.
 //! Never reads a reply's body (`sources` does), never counts a result (`store` does).
 
+pub mod budget;
+pub mod retry;
+
 use std::time::Duration;
 
 /// How a source is polled.
