@@ -136,7 +136,10 @@ impl SourceStatus {
     /// One word for it, as of `now`.
     #[must_use]
     pub fn health(&self, now: Timestamp) -> Health {
-        let fresh_until = self.last_success.unwrap_or(self.since).saturating_add(span(self.stale_after));
+        let fresh_until = self
+            .last_success
+            .unwrap_or(self.since)
+            .saturating_add(span(self.stale_after));
         let stale = fresh_until.is_ok_and(|until| until < now);
         match self.last_result {
             Some(RoundResult::Unauthorized) => Health::Unauthorized,
@@ -193,7 +196,10 @@ impl Shared {
     #[must_use]
     pub fn report(&self, now: Timestamp) -> Report {
         let status = self.change(|status| status.clone());
-        Report { health: status.health(now), status }
+        Report {
+            health: status.health(now),
+            status,
+        }
     }
 }
 
@@ -212,7 +218,11 @@ mod tests {
     #[test]
     fn health_follows_the_last_round_until_the_data_are_stale() {
         let check = |result: Option<RoundResult>, success: Option<i64>, now: i64, expected: Health| {
-            let status = SourceStatus { last_result: result, last_success: success.map(at), ..status() };
+            let status = SourceStatus {
+                last_result: result,
+                last_success: success.map(at),
+                ..status()
+            };
             assert_eq!(status.health(at(now)), expected, "{result:?} {success:?} {now}");
         };
         check(None, None, 1000, Health::Starting);
@@ -239,7 +249,12 @@ mod tests {
     #[test]
     fn the_report_is_flat_json_with_one_word_for_the_health() {
         let shared = Shared::new(status());
-        shared.change(|status| status.waiting = Some(Waiting { reason: "quota", until: at(1060) }));
+        shared.change(|status| {
+            status.waiting = Some(Waiting {
+                reason: "quota",
+                until: at(1060),
+            })
+        });
         let json = serde_json::to_value(shared.report(at(1000))).unwrap();
         assert_eq!(json["health"], "starting");
         assert_eq!(json["source"], "shop");

@@ -130,8 +130,14 @@ impl Budget {
         let burst_max = u32::try_from(BURST_SPAN_MAX.as_nanos() / period.as_nanos()).unwrap_or(u32::MAX);
         let burst = NonZeroU32::new(settings.burst.min(burst_max)).unwrap_or(NonZeroU32::MIN);
         // `with_period` refuses a period of zero only, which the bound above excludes.
-        let quota = Quota::with_period(period).unwrap_or(Quota::per_hour(NonZeroU32::MIN)).allow_burst(burst);
-        Self { limiter: RateLimiter::direct_with_clock(quota, Hand::default()), paused: None, told: Told::default() }
+        let quota = Quota::with_period(period)
+            .unwrap_or(Quota::per_hour(NonZeroU32::MIN))
+            .allow_burst(burst);
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota, Hand::default()),
+            paused: None,
+            told: Told::default(),
+        }
     }
 
     /// Whether a request may leave now. A pause is asked before a permit is taken, so that waiting costs none.
@@ -146,7 +152,10 @@ impl Budget {
             Ok(()) => Admission::Go,
             Err(not_yet) => {
                 let for_ = not_yet.wait_time_from(self.limiter.clock().now()).max(WAIT_MIN);
-                Admission::Wait { for_, reason: Reason::Budget }
+                Admission::Wait {
+                    for_,
+                    reason: Reason::Budget,
+                }
             }
         }
     }
@@ -185,7 +194,9 @@ impl Budget {
 
     /// Takes over the stop of the gate that this one replaces (a reload): `ours` and `theirs` are the same moment.
     pub fn inherit(&mut self, ours: Duration, predecessor: &Self, theirs: Duration) {
-        self.paused = predecessor.pause(theirs).map(|pause| (ours.saturating_add(pause.for_), pause.reason));
+        self.paused = predecessor
+            .pause(theirs)
+            .map(|pause| (ours.saturating_add(pause.for_), pause.reason));
         self.told = predecessor.told;
     }
 }
@@ -193,7 +204,11 @@ impl Budget {
 /// A server's wait, bounded, plus the second that it may have cut off, plus jitter.
 fn lengthened(wait: Duration, jitter: f64) -> Duration {
     let firm = wait.min(PAUSE_MAX) + SECOND_CUT_OFF;
-    let dice = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
+    let dice = if jitter.is_finite() {
+        jitter.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     firm + (firm / 10).min(JITTER_MAX).mul_f64(dice)
 }
 
@@ -206,7 +221,11 @@ fn retry_after(headers: &HeaderMap, server_now: Timestamp) -> Option<Duration> {
             None => http_date(text).map(|at| after(server_now, at).unwrap_or(Duration::ZERO)),
         }
     };
-    headers.get_all("retry-after").iter().map(|value| read(value).unwrap_or(PAUSE_UNREADABLE)).max()
+    headers
+        .get_all("retry-after")
+        .iter()
+        .map(|value| read(value).unwrap_or(PAUSE_UNREADABLE))
+        .max()
 }
 
 /// The limit fields of one reply, the tightest where several speak.
@@ -239,7 +258,11 @@ impl Words {
         }
         for (remaining, seconds) in rate_limit(headers) {
             let reset = seconds.map(|seconds| Reset::In(Duration::from_secs(seconds)));
-            words.tighten(Self { limit: None, remaining: Some(remaining), reset });
+            words.tighten(Self {
+                limit: None,
+                remaining: Some(remaining),
+                reset,
+            });
         }
         words
     }
@@ -301,7 +324,10 @@ fn reset_of(number: u64, server_now: Timestamp) -> Reset {
 /// All readable numbers of a field. A quota policy behind the number (`100;w=60`) is passed over.
 fn numbers<'h>(headers: &'h HeaderMap, name: &'static str) -> impl Iterator<Item = u64> + 'h {
     let first = |text: &str| text.split([',', ';']).next().map(str::trim).and_then(digits);
-    headers.get_all(name).iter().filter_map(move |value| value.to_str().ok().and_then(first))
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(move |value| value.to_str().ok().and_then(first))
 }
 
 /// `1*DIGIT`, without sign, point or space; a number too large is the largest.
@@ -330,7 +356,9 @@ fn after(now: Timestamp, at: Timestamp) -> Option<Duration> {
 fn rate_limit(headers: &HeaderMap) -> Vec<(u64, Option<u64>)> {
     let mut members = Vec::new();
     for value in headers.get_all("ratelimit") {
-        let Some(line) = value.to_str().ok().and_then(rate_limit_line) else { return Vec::new() };
+        let Some(line) = value.to_str().ok().and_then(rate_limit_line) else {
+            return Vec::new();
+        };
         members.extend(line);
         if members.len() > RATE_LIMIT_MEMBERS_MAX {
             return Vec::new();

@@ -72,7 +72,10 @@ impl Reason {
 /// Full jitter: anywhere between nothing and the exponential bound. `retry` counts from 0, `dice` is in [0, 1).
 #[must_use]
 pub fn backoff(retry: u32, interval: Duration, dice: f64) -> Duration {
-    let bound = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(retry)).min(BACKOFF_MAX).min(interval);
+    let bound = BACKOFF_BASE
+        .saturating_mul(2_u32.saturating_pow(retry))
+        .min(BACKOFF_MAX)
+        .min(interval);
     bound.mul_f64(if dice.is_finite() { dice.clamp(0.0, 1.0) } else { 0.0 })
 }
 
@@ -105,20 +108,42 @@ impl Hour {
     #[must_use]
     pub fn admits_retry(&self, now: Duration) -> bool {
         let first = minute_of(now).saturating_sub(HOUR_MINUTES);
-        let whole = if minute_of(now) < HOUR_MINUTES { first } else { first + 1 };
-        let requests: u64 = self.minutes.iter().filter(|minute| minute.number >= whole).map(|minute| minute.requests).sum();
-        let retries: u64 = self.minutes.iter().filter(|minute| minute.number >= first).map(|minute| minute.retries).sum();
+        let whole = if minute_of(now) < HOUR_MINUTES {
+            first
+        } else {
+            first + 1
+        };
+        let requests: u64 = self
+            .minutes
+            .iter()
+            .filter(|minute| minute.number >= whole)
+            .map(|minute| minute.requests)
+            .sum();
+        let retries: u64 = self
+            .minutes
+            .iter()
+            .filter(|minute| minute.number >= first)
+            .map(|minute| minute.retries)
+            .sum();
         (retries + 1).saturating_mul(REQUESTS_PER_RETRY) <= requests
     }
 
     fn minute(&mut self, now: Duration) -> &mut Minute {
         let number = minute_of(now);
-        while self.minutes.front().is_some_and(|oldest| oldest.number + HOUR_MINUTES < number) {
+        while self
+            .minutes
+            .front()
+            .is_some_and(|oldest| oldest.number + HOUR_MINUTES < number)
+        {
             self.minutes.pop_front();
         }
         // Time that runs backwards is booked on the newest minute.
         if self.minutes.back().is_none_or(|newest| newest.number < number) {
-            self.minutes.push_back(Minute { number, requests: 0, retries: 0 });
+            self.minutes.push_back(Minute {
+                number,
+                requests: 0,
+                retries: 0,
+            });
         }
         let newest = self.minutes.len() - 1;
         &mut self.minutes[newest]
@@ -154,11 +179,25 @@ mod tests {
 
     #[test]
     fn only_a_refusal_for_now_a_gateway_and_the_network_are_tried_again() {
-        let reply = |status| Ok(Reply { status, headers: http::HeaderMap::new(), body: bytes::Bytes::new() });
-        let retried: Vec<u16> = (100..600).filter(|status| Reason::of(&reply(*status)).is_some()).collect();
+        let reply = |status| {
+            Ok(Reply {
+                status,
+                headers: http::HeaderMap::new(),
+                body: bytes::Bytes::new(),
+            })
+        };
+        let retried: Vec<u16> = (100..600)
+            .filter(|status| Reason::of(&reply(*status)).is_some())
+            .collect();
         assert_eq!(retried, [429, 502, 503, 504]);
-        assert_eq!(Reason::of(&Err(TransportError::Timeout { seconds: 1 })), Some(Reason::Timeout));
-        assert_eq!(Reason::of(&Err(TransportError::Connection(String::new()))), Some(Reason::Connection));
+        assert_eq!(
+            Reason::of(&Err(TransportError::Timeout { seconds: 1 })),
+            Some(Reason::Timeout)
+        );
+        assert_eq!(
+            Reason::of(&Err(TransportError::Connection(String::new()))),
+            Some(Reason::Connection)
+        );
         assert_eq!(Reason::of(&Err(TransportError::TooLarge { limit: 1 })), None);
         assert_eq!(Reason::of(&Err(TransportError::Encoding(String::new()))), None);
         assert_eq!(Reason::of(&Err(TransportError::Credential(String::new()))), None);
@@ -176,7 +215,10 @@ mod tests {
         hour.record_request(seconds(2));
         hour.record_retry(seconds(2));
         assert!(!hour.admits_retry(seconds(2)), "but only one");
-        assert!(!hour.admits_retry(seconds(3700)), "an hour later the requests no longer count");
+        assert!(
+            !hour.admits_retry(seconds(3700)),
+            "an hour later the requests no longer count"
+        );
     }
 
     proptest! {

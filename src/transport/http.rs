@@ -128,9 +128,17 @@ impl HttpTransport {
         let authorization = bearer(&self.token().await?, &self.settings.credential)?;
         let builder = match request.body() {
             None => self.client.get(url),
-            Some(body) => self.client.post(url).header(CONTENT_TYPE, "application/json").body(body.to_owned()),
+            Some(body) => self
+                .client
+                .post(url)
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.to_owned()),
         };
-        let response = builder.header(AUTHORIZATION, authorization).send().await.map_err(|error| read_error(&error))?;
+        let response = builder
+            .header(AUTHORIZATION, authorization)
+            .send()
+            .await
+            .map_err(|error| read_error(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = if status.is_success() {
             whole_body(response, self.settings.body_bytes_max).await?
@@ -139,7 +147,11 @@ impl HttpTransport {
             let rest = tokio::time::timeout(REFUSAL_TIME_MAX, whole_body(response, REFUSAL_BYTES_MAX)).await;
             rest.ok().and_then(Result::ok).unwrap_or_default()
         };
-        Ok(Reply { status: status.as_u16(), headers, body })
+        Ok(Reply {
+            status: status.as_u16(),
+            headers,
+            body,
+        })
     }
 
     async fn token(&self) -> Result<Vec<u8>, TransportError> {
@@ -152,7 +164,10 @@ impl HttpTransport {
         };
         let mut token = Vec::new();
         let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-        file.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut token).await.map_err(unreadable)?;
+        file.take(TOKEN_BYTES_MAX + 1)
+            .read_to_end(&mut token)
+            .await
+            .map_err(unreadable)?;
         if token.ends_with(b"\n") {
             token.pop();
             if token.ends_with(b"\r") {
@@ -182,11 +197,16 @@ impl Transport for HttpTransport {
 
 /// Roots of trust: the built-in ones (a container may have none), the system's, and the configured file's.
 fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, SetupError> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     // A certificate of the system's that cannot be read is missed at the first handshake that needs it, and named there.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca_file {
-        let refuse = |why: String| SetupError::CaFile { path: path.to_owned(), why };
+        let refuse = |why: String| SetupError::CaFile {
+            path: path.to_owned(),
+            why,
+        };
         let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect)
             .map_err(|error| refuse(format!("not readable as PEM: {error}")))?;
@@ -212,7 +232,10 @@ fn fixed_headers(settings: &Settings) -> Result<HeaderMap, SetupError> {
         headers.insert("x-project-id", HeaderValue::from(id));
     }
     if let Some(slug) = &settings.project_slug {
-        headers.insert("x-project-slug", HeaderValue::from_str(slug).map_err(|_| SetupError::ProjectSlug)?);
+        headers.insert(
+            "x-project-slug",
+            HeaderValue::from_str(slug).map_err(|_| SetupError::ProjectSlug)?,
+        );
     }
     Ok(headers)
 }
@@ -247,7 +270,10 @@ fn address(base: &Url, request: &Request) -> Result<Url, TransportError> {
         return Err(refused());
     }
     let mut url = base.clone();
-    url.path_segments_mut().map_err(|()| refused())?.pop_if_empty().extend(path.split('/'));
+    url.path_segments_mut()
+        .map_err(|()| refused())?
+        .pop_if_empty()
+        .extend(path.split('/'));
     if !request.query().is_empty() {
         url.query_pairs_mut().extend_pairs(request.query());
     }
@@ -312,7 +338,9 @@ fn describe(error: &reqwest::Error) -> String {
 fn describe_tls(error: &rustls::Error) -> &'static str {
     use rustls::{CertificateError as Certificate, Error};
     match error {
-        Error::InvalidCertificate(Certificate::UnknownIssuer) => "tls: the certificate's issuer is unknown (see ca_file)",
+        Error::InvalidCertificate(Certificate::UnknownIssuer) => {
+            "tls: the certificate's issuer is unknown (see ca_file)"
+        }
         Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
             "tls: the certificate has expired"
         }
