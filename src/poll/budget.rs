@@ -29,6 +29,8 @@ const PERIOD_MAX: Duration = Duration::from_secs(86_400);
 const PERIOD_MIN: Duration = Duration::from_micros(1);
 /// A whole burst refills within this; more would overflow the limiter's nanoseconds.
 const BURST_SPAN_MAX: Duration = Duration::from_secs(365 * 86_400);
+/// Where the limiter's clock stands still, in 146 years: its sums must not overflow.
+const CLOCK_NANOS_MAX: u64 = u64::MAX / 4;
 /// A wait is never shorter, so that a rounding error cannot make a loop spin.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// A `RateLimit` field with more members than this is not from a server that means well.
@@ -146,7 +148,7 @@ impl Budget {
             return Admission::Wait { for_, reason };
         }
         self.paused = None;
-        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(CLOCK_NANOS_MAX).min(CLOCK_NANOS_MAX);
         self.limiter.clock().0.fetch_max(nanos, Ordering::Relaxed);
         match self.limiter.check() {
             Ok(()) => Admission::Go,

@@ -320,7 +320,6 @@ impl<S: Source, T: Transport> Poller<S, T> {
 
     async fn send(&mut self, request: &Request, line: &Line<'_>) -> Result<Sent, Stop> {
         let since = Instant::now();
-        self.round.requests += 1;
         let outcome = tokio::select! {
             biased;
             () = line.shutdown.cancelled() => return Err(Stop::Ended),
