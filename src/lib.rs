@@ -22,6 +22,7 @@ pub mod model;
 pub mod poll;
 pub mod simulate;
 pub mod sources;
+pub mod status;
 pub mod store;
 pub mod transport;
 pub mod web;
