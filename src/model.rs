@@ -184,7 +184,10 @@ impl Run {
     /// What the last run is chosen by: the end, then the id. A run whose end is unknown is placed by its creation.
     #[must_use]
     pub fn order(&self) -> (Timestamp, RunId) {
-        (self.ended.or(self.started).or(self.created).unwrap_or(Timestamp::MIN), self.id)
+        (
+            self.ended.or(self.started).or(self.created).unwrap_or(Timestamp::MIN),
+            self.id,
+        )
     }
 
     /// Seconds from creation to start, if both are known and in order.

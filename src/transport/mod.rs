@@ -41,13 +41,23 @@ impl Request {
     /// A GET of `path` below the source's base URL. `endpoint` is the route template, the only form that becomes a label.
     #[must_use]
     pub fn get(endpoint: &'static str, path: String, query: Vec<(&'static str, String)>) -> Self {
-        Self { endpoint, path, query, body: None }
+        Self {
+            endpoint,
+            path,
+            query,
+            body: None,
+        }
     }
 
     /// One of the two analytics queries, with its JSON body.
     #[must_use]
     pub fn analytics(query: Analytics, body: String) -> Self {
-        Self { endpoint: query.path(), path: query.path().to_owned(), query: Vec::new(), body: Some(body) }
+        Self {
+            endpoint: query.path(),
+            path: query.path().to_owned(),
+            query: Vec::new(),
+            body: Some(body),
+        }
     }
 
     /// The route template.
