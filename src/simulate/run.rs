@@ -30,8 +30,8 @@ pub(super) struct CaseRun {
     /// When the case was done.
     pub(super) executed: Ms,
     /// `None` is served as null.
-    pub(super) duration: Option<i64>,
-    pub(super) retries: Option<u64>,
+    pub(super) duration: Option<u32>,
+    pub(super) retries: Option<u8>,
     pub(super) exit_code: i32,
     /// The first output differs (Sample Platform).
     pub(super) differs: bool,
@@ -122,17 +122,22 @@ impl Run {
     }
 
     pub(super) fn note_served_run(&mut self, now: Ms) {
-        if self.current.is_finished(now) {
+        if self.will_be_rewritten() && self.current.is_finished(now) {
             self.served_run = true;
             self.note_served_in_full(now);
         }
     }
 
     pub(super) fn note_served_case(&mut self, case: usize, now: Ms) {
-        if self.current.is_finished(now) {
+        if self.will_be_rewritten() && self.current.is_finished(now) {
             self.served_cases.insert(case);
             self.note_served_in_full(now);
         }
+    }
+
+    /// Only then it matters what of it has been served.
+    fn will_be_rewritten(&self) -> bool {
+        self.edit_after.is_some() || self.restart_after.is_some()
     }
 
     fn note_served_in_full(&mut self, now: Ms) {
@@ -417,7 +422,7 @@ impl Planner<'_> {
             scale(about.duration, dice.fraction(0.7, 1.4))
         };
         let retries = match outcome {
-            Flaky => 1 + u64::from(dice.chance(0.3)),
+            Flaky => 1 + u8::from(dice.chance(0.3)),
             Failed if playwright => 2,
             _ => 0,
         };
@@ -431,7 +436,7 @@ impl Planner<'_> {
             case,
             outcome,
             executed,
-            duration: (!dice.chance(self.options.nulls)).then_some(duration),
+            duration: (!dice.chance(self.options.nulls)).then_some(u32::try_from(duration).unwrap_or(u32::MAX)),
             retries: (!dice.chance(self.options.nulls)).then_some(retries),
             exit_code,
             differs: outcome == Failed && differs,
