@@ -63,7 +63,6 @@ impl InProcess {
     }
 
     /// The platform.
-    #[must_use]
     pub fn platform(&self) -> MutexGuard<'_, Platform> {
         lock(&self.platform)
     }

@@ -20,6 +20,16 @@ use super::{empirical, sample_platform};
 use crate::model::RunId;
 use crate::sources::Kind;
 
+/// What the Sample Platform's server adds to its answers.
+const SAMPLE_PLATFORM_HEADERS: [(&str, &str); 6] = [
+    ("server", "gunicorn"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("vary", "Cookie"),
+];
+
 /// A request as a server sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
@@ -489,13 +499,9 @@ impl Platform {
             );
         }
         if self.world.kind == Kind::SamplePlatform {
-            headers.insert(http::header::SERVER, HeaderValue::from_static("gunicorn"));
-            headers.insert(
-                http::header::X_CONTENT_TYPE_OPTIONS,
-                HeaderValue::from_static("nosniff"),
-            );
-            headers.insert(http::header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-            headers.insert(http::header::VARY, HeaderValue::from_static("Cookie"));
+            for (name, value) in SAMPLE_PLATFORM_HEADERS {
+                headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
         }
         let body = Bytes::from(format!("{body}\n"));
         Answer {

@@ -30,8 +30,8 @@ pub(super) struct CaseRun {
     /// When the case was done.
     pub(super) executed: Ms,
     /// `None` is served as null.
-    pub(super) duration: Option<i64>,
-    pub(super) retries: Option<u64>,
+    pub(super) duration: Option<u32>,
+    pub(super) retries: Option<u8>,
     pub(super) exit_code: i32,
     /// The first output differs (Sample Platform).
     pub(super) differs: bool,
@@ -122,17 +122,22 @@ impl Run {
     }
 
     pub(super) fn note_served_run(&mut self, now: Ms) {
-        if self.current.is_finished(now) {
+        if self.will_be_rewritten() && self.current.is_finished(now) {
             self.served_run = true;
             self.note_served_in_full(now);
         }
     }
 
     pub(super) fn note_served_case(&mut self, case: usize, now: Ms) {
-        if self.current.is_finished(now) {
+        if self.will_be_rewritten() && self.current.is_finished(now) {
             self.served_cases.insert(case);
             self.note_served_in_full(now);
         }
+    }
+
+    /// Only then it matters what of it has been served.
+    fn will_be_rewritten(&self) -> bool {
+        self.edit_after.is_some() || self.restart_after.is_some()
     }
 
     fn note_served_in_full(&mut self, now: Ms) {
@@ -157,6 +162,15 @@ const ERROR_CODES: &[(&str, bool, bool)] = &[
     ("worker_interrupted", true, true),
     ("merge_reports_failed", true, false),
 ];
+
+/// What an attempt is an attempt of.
+#[derive(Clone, Copy)]
+struct What<'a> {
+    index: usize,
+    environment: usize,
+    branch: Option<&'a str>,
+    custom: Option<&'a [usize]>,
+}
 
 /// What the draws of one run have in common.
 pub(super) struct Planner<'a> {
@@ -201,14 +215,15 @@ impl Planner<'_> {
             nulls,
             edit_after,
             restart_after: restart.then(|| dice.wait(millis(options.edit_grace))),
-            current: self.attempt(
-                index,
-                environment,
-                Some(branch.as_str()),
-                custom.as_deref(),
-                created,
-                &mut dice,
-            ),
+            current: {
+                let what = What {
+                    index,
+                    environment,
+                    branch: Some(branch.as_str()),
+                    custom: custom.as_deref(),
+                };
+                self.attempt(what, created, &mut dice)
+            },
             branch: (!branch_null).then_some(branch),
             custom,
             first: None,
@@ -222,11 +237,14 @@ impl Planner<'_> {
     /// Draws the second attempt of a restarted run.
     pub(super) fn restarted(&self, run: &Run, now: Ms) -> Attempt {
         let mut dice = Dice::new(self.options.seed, Stream::Restart, run.index as u64);
+        let (branch, custom) = (run.branch.as_deref(), run.custom.as_deref());
         self.attempt(
-            run.index,
-            run.environment,
-            run.branch.as_deref(),
-            run.custom.as_deref(),
+            What {
+                index: run.index,
+                environment: run.environment,
+                branch,
+                custom,
+            },
             now,
             &mut dice,
         )
@@ -237,17 +255,9 @@ impl Planner<'_> {
         if kept.is_empty() { vec![0] } else { kept }
     }
 
-    fn attempt(
-        &self,
-        index: usize,
-        environment: usize,
-        branch: Option<&str>,
-        custom: Option<&[usize]>,
-        queued: Ms,
-        dice: &mut Dice,
-    ) -> Attempt {
+    fn attempt(&self, what: What<'_>, queued: Ms, dice: &mut Dice) -> Attempt {
         let options = self.options;
-        let part = if custom.is_some() { 0.4 } else { 1.0 };
+        let part = if what.custom.is_some() { 0.4 } else { 1.0 };
         let duration = scale(millis(options.run_duration), part * dice.fraction(0.5, 1.5));
         let wait = dice.wait(millis(options.queue_wait));
         let mut attempt = Attempt {
@@ -277,7 +287,7 @@ impl Planner<'_> {
             self.cancel(&mut attempt, planned, dice);
         }
         if report && attempt.started.is_some() {
-            attempt.results = self.results(&attempt, index, environment, branch, custom, planned, dice);
+            attempt.results = self.results(&attempt, what, planned, dice);
         }
         attempt
     }
@@ -333,12 +343,9 @@ impl Planner<'_> {
         let started = attempt.started.unwrap_or(attempt.queued);
         if dice.chance(0.4) {
             // Stopped before it began, for instance by a newer run.
-            let waited = started - attempt.queued;
-            attempt.finished = (self.round(attempt.queued + waited / 2)).max(attempt.queued.min(started));
-            attempt.finished = if self.kind == Kind::SamplePlatform {
-                self.round(attempt.queued) + 1000
-            } else {
-                attempt.finished
+            attempt.finished = match self.kind {
+                Kind::Empirical => attempt.queued + (started - attempt.queued) / 2,
+                Kind::SamplePlatform => self.round(attempt.queued) + 1000,
             };
             (attempt.prepared, attempt.started) = (None, None);
             return;
@@ -347,28 +354,14 @@ impl Planner<'_> {
         attempt.cancelling = Some(attempt.finished - (planned / 20).min(attempt.finished - started));
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one private call, and each is a fact of the one attempt"
-    )]
-    fn results(
-        &self,
-        attempt: &Attempt,
-        index: usize,
-        environment: usize,
-        branch: Option<&str>,
-        custom: Option<&[usize]>,
-        planned: Ms,
-        dice: &mut Dice,
-    ) -> Vec<CaseRun> {
+    fn results(&self, attempt: &Attempt, what: What<'_>, planned: Ms, dice: &mut Dice) -> Vec<CaseRun> {
         let started = attempt.started.unwrap_or(attempt.queued);
         let all: Vec<usize> = (0..self.cases.len()).collect();
-        let chosen = custom.unwrap_or(&all);
-        let trunk = matches!(branch, None | Some("main" | "master"));
+        let chosen = what.custom.unwrap_or(&all);
         let mut results = Vec::with_capacity(chosen.len());
         for (place, &case) in chosen.iter().enumerate() {
             let executed = started + planned * (place as i64 + 1) / (chosen.len() as i64 + 1);
-            let drawn = self.result(&self.cases[case], case, index, environment, trunk, executed, dice);
+            let drawn = self.result(case, what, executed, dice);
             if let Some(result) = drawn.filter(|result| result.executed <= attempt.finished) {
                 results.push(result);
             }
@@ -376,24 +369,12 @@ impl Planner<'_> {
         results
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one private call, and each is a fact of the one result"
-    )]
-    fn result(
-        &self,
-        about: &Case,
-        case: usize,
-        index: usize,
-        environment: usize,
-        trunk: bool,
-        executed: Ms,
-        dice: &mut Dice,
-    ) -> Option<CaseRun> {
+    fn outcome(&self, case: &Case, what: What<'_>, dice: &mut Dice) -> CaseOutcome {
         use CaseOutcome::{Failed, Flaky, MissingOutput, Passed, Skipped, Unknown};
         let playwright = self.kind == Kind::Empirical;
-        let fail = if trunk { 0.003 } else { 0.03 };
-        let mut outcome = match about.character {
+        let trunk = matches!(what.branch, None | Some("main" | "master"));
+        let outcome = match case.character {
+            // Playwright tries again; the Sample Platform does not.
             Character::Flaky(rate) if dice.chance(rate) => {
                 if playwright && dice.chance(0.7) {
                     Flaky
@@ -401,8 +382,8 @@ impl Planner<'_> {
                     Failed
                 }
             }
-            Character::Broken(place) if place.is_none_or(|place| place == environment) => Failed,
-            Character::Regressing(from) if index >= from => Failed,
+            Character::Broken(place) if place.is_none_or(|place| place == what.environment) => Failed,
+            Character::Regressing(from) if what.index >= from => Failed,
             Character::Outputless => {
                 if playwright {
                     Failed
@@ -412,7 +393,7 @@ impl Planner<'_> {
             }
             Character::Skipping(rate) if dice.chance(rate) => Skipped,
             _ => {
-                if dice.chance(fail) {
+                if dice.chance(if trunk { 0.003 } else { 0.03 }) {
                     Failed
                 } else {
                     Passed
@@ -420,8 +401,17 @@ impl Planner<'_> {
             }
         };
         if dice.chance(self.options.unknown_values) {
-            outcome = Unknown;
+            Unknown
+        } else {
+            outcome
         }
+    }
+
+    fn result(&self, case: usize, what: What<'_>, executed: Ms, dice: &mut Dice) -> Option<CaseRun> {
+        use CaseOutcome::{Failed, Flaky, MissingOutput, Skipped};
+        let playwright = self.kind == Kind::Empirical;
+        let about = &self.cases[case];
+        let outcome = self.outcome(about, what, dice);
         if outcome == Skipped && !playwright {
             // The Sample Platform has no row for a test that did not run.
             return None;
@@ -432,7 +422,7 @@ impl Planner<'_> {
             scale(about.duration, dice.fraction(0.7, 1.4))
         };
         let retries = match outcome {
-            Flaky => 1 + u64::from(dice.chance(0.3)),
+            Flaky => 1 + u8::from(dice.chance(0.3)),
             Failed if playwright => 2,
             _ => 0,
         };
@@ -446,7 +436,7 @@ impl Planner<'_> {
             case,
             outcome,
             executed,
-            duration: (!dice.chance(self.options.nulls)).then_some(duration),
+            duration: (!dice.chance(self.options.nulls)).then_some(u32::try_from(duration).unwrap_or(u32::MAX)),
             retries: (!dice.chance(self.options.nulls)).then_some(retries),
             exit_code,
             differs: outcome == Failed && differs,

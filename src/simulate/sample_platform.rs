@@ -345,7 +345,9 @@ fn summary(world: &World, text: &str) -> Result<Page, Page> {
     }
     let count = |outcome| done(world, run).filter(|result| result.outcome == outcome).count();
     let (failed, missing) = (count(CaseOutcome::Failed), count(CaseOutcome::MissingOutput));
-    let runtime: i64 = done(world, run).filter_map(|result| result.duration).sum();
+    let runtime: i64 = done(world, run)
+        .filter_map(|result| result.duration.map(i64::from))
+        .sum();
     let total = planned(world, run);
     Ok(Page::new(
         200,

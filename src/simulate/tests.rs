@@ -1031,3 +1031,26 @@ fn the_truth_of_a_small_world_is_as_computed_by_hand() {
     assert_eq!((case(1).duration.seconds(), case(1).last_pass), (1.7, None));
     assert!(truth.errors.is_empty(), "the error was there before");
 }
+
+#[test]
+fn a_world_of_ten_thousand_cases_is_still_quick_to_ask() {
+    let mut options = WorldOptions::exam(Kind::Empirical, 23, start());
+    options.cases = 10_000;
+    let mut client = Client::new(Kind::Empirical, options);
+    client.now = after(6 * HOUR);
+    let registry = client.get("/api/v2/test-cases?per_page=100");
+    let ids: Vec<Value> = registry["data"]["test_cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| case["id"].clone())
+        .collect();
+    let (status, body) = client.post(HISTORY, &json!({"test_case_ids": ids, "limit_per_test_case": 20}));
+    assert_eq!(
+        (
+            status,
+            body["data"]["history_by_test_case_id"].as_object().unwrap().len()
+        ),
+        (200, 100)
+    );
+}

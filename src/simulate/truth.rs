@@ -164,10 +164,10 @@ impl Truth {
             let case = self.case(world, key, result.case);
             case.results[result.outcome.index()] += 1;
             if let Some(duration) = result.duration {
-                case.duration.add(duration);
+                case.duration.add(i64::from(duration));
             }
             if world.kind == Kind::Empirical {
-                case.retries += result.retries.unwrap_or(0);
+                case.retries += u64::from(result.retries.unwrap_or(0));
             }
         }
     }
