@@ -1,0 +1,179 @@
+//! What the web server is shown: the newest exposition, and the sources' states in words.
+//! Every call returns at once; nothing here changes anything but the note that a scrape happened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::publish::Publication;
+use crate::config::SourceConfig;
+use crate::metrics::own::Own;
+use crate::status::{Health, Report, Shared};
+use crate::web;
+
+/// What the server needs of the application.
+pub(super) struct AppView {
+    pub(super) publication: Arc<Publication>,
+    pub(super) own: Own,
+    pub(super) sources: Vec<SourceView>,
+    pub(super) healthy: Arc<AtomicBool>,
+    pub(super) wall: fn() -> Timestamp,
+}
+
+/// One source as people see it.
+pub(super) struct SourceView {
+    kind: &'static str,
+    base_url: String,
+    status: Shared,
+}
+
+impl SourceView {
+    pub(super) fn new(source: &SourceConfig, status: Shared) -> Self {
+        Self { kind: source.source.kind.label(), base_url: source.transport.base_url.to_string(), status }
+    }
+
+    fn row(&self, now: Timestamp) -> web::LandingRow {
+        let Report { health, status } = self.status.report(now);
+        let (level, words) = health_words(health);
+        let last = status.last_round.as_ref();
+        web::LandingRow {
+            source: status.source.clone(),
+            kind: self.kind.to_owned(),
+            project: None,
+            health: level,
+            health_words: words.to_owned(),
+            last_round: last.map_or_else(
+                || "none yet".to_owned(),
+                |round| {
+                    let (result, requests) = (round.result, round.requests);
+                    format!("{} {result}, {requests} requests in {:.1} s", ago(round.ended_at, now), round.seconds)
+                },
+            ),
+            next_round: status.next_round_at.map_or_else(|| "running now".to_owned(), |at| ahead(at, now)),
+            waiting_for: status.waiting.as_ref().map(|wait| format!("{} ({})", wait_words(wait.reason), ahead(wait.until, now))),
+            budget: budget_words(&status.budget),
+            cases_tracked: match status.backlog {
+                0 => status.cases_tracked.to_string(),
+                backlog => format!("{} ({backlog} requests behind)", status.cases_tracked),
+            },
+            last_error: status.last_error.as_ref().map(|error| format!("{}: {}", ago(error.at, now), error.what)),
+            advice: status.advice,
+        }
+    }
+}
+
+fn health_words(health: Health) -> (web::Health, &'static str) {
+    match health {
+        Health::Starting => (web::Health::Starting, "starting"),
+        Health::Ok => (web::Health::Up, "up"),
+        Health::Throttled => (web::Health::Slow, "throttled by the platform"),
+        Health::Unauthorized => (web::Health::Down, "the token is refused"),
+        Health::Failing => (web::Health::Slow, "the last round failed; data are still fresh"),
+        Health::Down => (web::Health::Down, "down: no complete round for too long"),
+    }
+}
+
+fn wait_words(reason: &str) -> &'static str {
+    match reason {
+        "budget" => "the configured rate limit",
+        "retry_after" => "the platform's Retry-After",
+        "quota" => "the platform's rate limit to be reset",
+        "credential" => "a new token",
+        _ => "a retry",
+    }
+}
+
+fn budget_words(budget: &crate::status::BudgetStatus) -> String {
+    let own = format!("{} requests a minute, burst {}", budget.requests_per_minute, budget.burst);
+    match (budget.told_remaining, budget.told_limit) {
+        (Some(remaining), Some(limit)) => format!("{own}; the platform says {remaining} of {limit} are left"),
+        (Some(remaining), None) => format!("{own}; the platform says {remaining} are left"),
+        _ => own,
+    }
+}
+
+fn ago(time: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", short(now.duration_since(time)))
+}
+
+fn ahead(time: Timestamp, now: Timestamp) -> String {
+    format!("in {}", short(time.duration_since(now)))
+}
+
+/// A length of time as people say it: its largest unit.
+fn short(length: SignedDuration) -> String {
+    match length.as_secs().max(0) {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// `/api/v1/status`.
+#[derive(Serialize)]
+struct StatusDocument<'a> {
+    version: &'static str,
+    revision: &'static str,
+    now: Timestamp,
+    sources: Vec<StatusRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct StatusRow<'a> {
+    kind: &'static str,
+    base_url: &'a str,
+    #[serde(flatten)]
+    report: Report,
+}
+
+impl web::View for AppView {
+    fn metrics(&self) -> web::Scrape {
+        let rendered = self.publication.rendered.load();
+        let own = self.own.render((self.wall)());
+        web::Scrape { generation: rendered.generation, frames: vec![rendered.text.clone(), own.into()] }
+    }
+
+    fn scraped(&self, generation: u64) {
+        self.publication.scraped(generation);
+    }
+
+    fn ready(&self) -> bool {
+        let now = (self.wall)();
+        self.sources.iter().all(|source| source.status.report(now).status.last_round.is_some())
+    }
+
+    fn healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    fn status_json(&self) -> String {
+        let now = (self.wall)();
+        let row = |source: &SourceView| StatusRow {
+            kind: source.kind,
+            base_url: "",
+            report: source.status.report(now),
+        };
+        let mut rows: Vec<_> = self.sources.iter().map(row).collect();
+        for (row, source) in rows.iter_mut().zip(&self.sources) {
+            row.base_url = &source.base_url;
+        }
+        let document = StatusDocument {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: crate::cli::REVISION,
+            now,
+            sources: rows,
+        };
+        serde_json::to_string(&document).unwrap_or_default()
+    }
+
+    fn landing(&self) -> web::Landing {
+        let now = (self.wall)();
+        web::Landing {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            rows: self.sources.iter().map(|source| source.row(now)).collect(),
+        }
+    }
+}
