@@ -227,8 +227,7 @@ async fn timeline(scene: Scene) -> String {
     shutdown.cancel();
     task.await.unwrap();
     assert_eq!(started.elapsed().as_secs(), scene.seconds, "the poller stops at once");
-    let lines = log.lock().unwrap().join("\n");
-    lines
+    log.lock().unwrap().join("\n")
 }
 
 async fn check(scene: Scene, expected: &str) {
@@ -432,4 +431,34 @@ async fn server_workers_that_count_separately_only_ever_make_it_slower() {
         "0 round\n0 200\n0 200\n31 throttled: quota 31 s\n31 200\n31 success",
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_forget_a_pause() {
+    let mut predecessor = Budget::new(&Settings {
+        interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(60),
+        requests_per_minute: 60.0,
+        burst: 1,
+    });
+    let headers: HeaderMap = [(http::header::RETRY_AFTER, HeaderValue::from_static("99"))]
+        .into_iter()
+        .collect();
+    let now = Moment {
+        monotonic: Duration::ZERO,
+        wall: Timestamp::from_second(EPOCH).unwrap(),
+    };
+    predecessor.observe(200, &headers, now, 0.0);
+    let mut successor = Budget::new(&Settings {
+        interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(60),
+        requests_per_minute: 6000.0,
+        burst: 9,
+    });
+    successor.inherit(&predecessor);
+    let wait = Admission::Wait {
+        for_: Duration::from_secs(90),
+        reason: budget::Reason::RetryAfter,
+    };
+    assert_eq!(successor.admit(Duration::from_secs(10)), wait);
 }
