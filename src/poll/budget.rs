@@ -148,7 +148,9 @@ impl Budget {
             return Admission::Wait { for_, reason };
         }
         self.paused = None;
-        let nanos = u64::try_from(now.as_nanos()).unwrap_or(CLOCK_NANOS_MAX).min(CLOCK_NANOS_MAX);
+        let nanos = u64::try_from(now.as_nanos())
+            .unwrap_or(CLOCK_NANOS_MAX)
+            .min(CLOCK_NANOS_MAX);
         self.limiter.clock().0.fetch_max(nanos, Ordering::Relaxed);
         match self.limiter.check() {
             Ok(()) => Admission::Go,
@@ -194,11 +196,9 @@ impl Budget {
         self.told
     }
 
-    /// Takes over the stop of the gate that this one replaces (a reload): `ours` and `theirs` are the same moment.
-    pub fn inherit(&mut self, ours: Duration, predecessor: &Self, theirs: Duration) {
-        self.paused = predecessor
-            .pause(theirs)
-            .map(|pause| (ours.saturating_add(pause.for_), pause.reason));
+    /// Takes over the server's word from the gate that this one replaces (a reload), which began at the same moment.
+    pub fn inherit(&mut self, predecessor: &Self) {
+        self.paused = predecessor.paused;
         self.told = predecessor.told;
     }
 }

@@ -140,20 +140,22 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    async fn sleep(&self, wait: Duration) -> Result<(), Stop> {
+    async fn or_shutdown<F: Future>(&self, work: F) -> Result<F::Output, Stop> {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Err(Stop::Ended),
-            () = tokio::time::sleep(wait) => Ok(()),
+            output = work => Ok(output),
         }
     }
 
+    async fn sleep(&self, wait: Duration) -> Result<(), Stop> {
+        self.or_shutdown(tokio::time::sleep(wait)).await
+    }
+
     async fn tell(&self, source: usize, update: Update) -> Result<(), Stop> {
-        tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => Err(Stop::Ended),
-            sent = self.updates.send(Message { source, update }) => sent.map_err(|_| Stop::Ended),
-        }
+        self.or_shutdown(self.updates.send(Message { source, update }))
+            .await?
+            .map_err(|_| Stop::Ended)
     }
 }
 
@@ -177,8 +179,22 @@ impl<S: Source, T: Transport> Poller<S, T> {
         }
     }
 
-    /// Round after round, until shutdown or until nobody receives.
-    pub async fn run(mut self, updates: Sender<Message>, shutdown: CancellationToken) {
+    /// Takes over from the poller of the same source before a reload, so that a reload forgets no pause and earns no retry.
+    #[must_use]
+    pub fn succeed<P, Q>(mut self, predecessor: Poller<P, Q>) -> Self {
+        let pace = |settings: &Settings| (settings.requests_per_minute, settings.burst);
+        self.started = predecessor.started;
+        self.hour = predecessor.hour;
+        if pace(&self.parts.settings) == pace(&predecessor.parts.settings) {
+            self.budget = predecessor.budget;
+        } else {
+            self.budget.inherit(&predecessor.budget);
+        }
+        self
+    }
+
+    /// Round after round, until shutdown or until nobody receives. Gives itself back for [`Self::succeed`].
+    pub async fn run(mut self, updates: Sender<Message>, shutdown: CancellationToken) -> Self {
         let line = Line {
             updates: &updates,
             shutdown: &shutdown,
@@ -186,10 +202,10 @@ impl<S: Source, T: Transport> Poller<S, T> {
         loop {
             let began = self.elapsed();
             let Some(result) = self.one_round(&updates, &shutdown).await else {
-                return;
+                return self;
             };
             if self.rest(began, result, &line).await.is_err() {
-                return;
+                return self;
             }
         }
     }
@@ -320,11 +336,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
 
     async fn send(&mut self, request: &Request, line: &Line<'_>) -> Result<Sent, Stop> {
         let since = Instant::now();
-        let outcome = tokio::select! {
-            biased;
-            () = line.shutdown.cancelled() => return Err(Stop::Ended),
-            outcome = self.transport.send(request) => outcome,
-        };
+        let outcome = line.or_shutdown(self.transport.send(request)).await?;
         if matches!(outcome, Err(TransportError::Credential(_))) {
             // Without a token nothing was sent.
             return Ok(Sent { outcome, pause: None });
@@ -526,7 +538,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
             if now >= next {
                 return Ok(());
             }
-            if self.transport.credential_version().await != self.round.credential {
+            if line.or_shutdown(self.transport.credential_version()).await? != self.round.credential {
                 return line.sleep(resume.saturating_sub(now)).await;
             }
             line.sleep(step.min(next.saturating_sub(now))).await?;

@@ -227,8 +227,7 @@ async fn timeline(scene: Scene) -> String {
     shutdown.cancel();
     task.await.unwrap();
     assert_eq!(started.elapsed().as_secs(), scene.seconds, "the poller stops at once");
-    let lines = log.lock().unwrap().join("\n");
-    lines
+    log.lock().unwrap().join("\n")
 }
 
 async fn check(scene: Scene, expected: &str) {
@@ -432,4 +431,89 @@ async fn server_workers_that_count_separately_only_ever_make_it_slower() {
         "0 round\n0 200\n0 200\n31 throttled: quota 31 s\n31 200\n31 success",
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_forget_a_pause() {
+    let mut predecessor = Budget::new(&Settings {
+        interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(60),
+        requests_per_minute: 60.0,
+        burst: 1,
+    });
+    let headers: HeaderMap = [(http::header::RETRY_AFTER, HeaderValue::from_static("99"))]
+        .into_iter()
+        .collect();
+    let now = Moment {
+        monotonic: Duration::ZERO,
+        wall: Timestamp::from_second(EPOCH).unwrap(),
+    };
+    predecessor.observe(200, &headers, now, 0.0);
+    let mut successor = Budget::new(&Settings {
+        interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(60),
+        requests_per_minute: 6000.0,
+        burst: 9,
+    });
+    successor.inherit(&predecessor);
+    let wait = Admission::Wait {
+        for_: Duration::from_secs(90),
+        reason: budget::Reason::RetryAfter,
+    };
+    assert_eq!(successor.admit(Duration::from_secs(10)), wait);
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_come_as_they_are_learned_then_the_end_of_the_round_and_people_can_see_it() {
+    let started = Instant::now();
+    let platform = Platform {
+        script: Mutex::new([answer("200 x-ratelimit-limit=120"), answer("404")].into()),
+        rest: answer("200"),
+        credential: Arc::default(),
+        busy: AtomicBool::new(false),
+        started,
+        log: Log::default(),
+    };
+    let interval = Duration::from_secs(60);
+    let at = Timestamp::from_second(EPOCH).unwrap();
+    let status = Shared::new(SourceStatus::new("toy", at, interval));
+    let parts = Parts {
+        index: 3,
+        name: "toy".into(),
+        settings: Settings {
+            interval,
+            stale_after: interval,
+            requests_per_minute: 60.0,
+            burst: 10,
+        },
+        wall: Arc::new(move || at),
+        dice: Box::new(|| 0.0),
+        observer: Box::new(Watch(Log::default(), started)),
+        status: status.clone(),
+    };
+    let mut poller = Poller::new(Toy { per_round: 2, left: 0 }, platform, parts);
+    let (updates, mut received) = mpsc::channel(8);
+    let shutdown = CancellationToken::new();
+
+    assert_eq!(poller.one_round(&updates, &shutdown).await, Some(RoundResult::Refused));
+    let facts = Message {
+        source: 3,
+        update: Update::Facts(vec![Fact::Active(Vec::new())]),
+    };
+    assert_eq!(received.recv().await, Some(facts));
+    let end = Message {
+        source: 3,
+        update: Update::RoundEnded {
+            result: RoundResult::Refused,
+            at,
+        },
+    };
+    assert_eq!(received.recv().await, Some(end));
+    let report = status.report(at);
+    assert_eq!(report.health, crate::status::Health::Failing);
+    assert_eq!(report.status.last_error.unwrap().what, "/runs: the server answered 404");
+    assert_eq!(report.status.budget.told_limit, Some(120.0));
+
+    drop(received);
+    assert_eq!(poller.one_round(&updates, &shutdown).await, None, "nobody receives");
 }
