@@ -395,14 +395,14 @@ impl Platform {
 
     /// What the answer's headers have asked the client to wait for.
     fn note_pause(&mut self, now: i64, headers: &HeaderMap) {
-        let number = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|text| text.parse::<i64>().ok())
-        };
-        if let Some(seconds) = number("retry-after") {
-            self.journal.announce_pause(now + seconds.clamp(0, 3600) * 1000);
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let number = |name: &str| text(name).and_then(|text| text.parse::<i64>().ok());
+        let date = || text("retry-after").and_then(|text| httpdate::parse_http_date(text).ok());
+        let told = number("retry-after").map(|seconds| now + seconds.saturating_mul(1000));
+        let told = told.or_else(|| Timestamp::try_from(date()?).ok().map(Timestamp::as_millisecond));
+        if let Some(until) = told {
+            // Nobody needs to believe in more than an hour.
+            self.journal.announce_pause(until.min(now + 3_600_000));
         }
         // Where several workers count separately, "none left" is true of one of them only.
         let alone = self.limiter.as_ref().is_some_and(|limiter| limiter.limit.workers <= 1);

@@ -129,7 +129,9 @@ fn the_same_seed_gives_the_same_history_whatever_the_moments_of_the_calls() {
 
 #[test]
 fn sample_platform_answers_have_exactly_the_recorded_keys() {
-    let mut client = Client::quiet(Kind::SamplePlatform);
+    let mut options = WorldOptions::new(Kind::SamplePlatform, 7, start());
+    (options.errors, options.cancels) = (0.0, 0.0);
+    let mut client = Client::new(Kind::SamplePlatform, options);
     let page = client.get("/api/v1/runs?limit=1");
     assert_eq!(keys(&page), ["data", "meta", "pagination"]);
     assert_eq!(keys(&page["pagination"]), ["limit", "next_offset", "offset", "total"]);
@@ -1053,4 +1055,52 @@ fn a_world_of_ten_thousand_cases_is_still_quick_to_ask() {
         ),
         (200, 100)
     );
+}
+
+#[test]
+fn a_pause_may_be_announced_as_a_date() {
+    let mut client = Client::quiet(Kind::Empirical);
+    let retry_after = Some("Sun, 22 Nov 2026 00:02:00 GMT".to_owned());
+    client
+        .platform
+        .script_fault(When::Next(1), Fault::Status { code: 503, retry_after });
+    client.status("/api/test-runs");
+    for (seconds, expected) in [(60, 1), (119, 2), (120, 2)] {
+        client.now = after(Duration::from_secs(seconds));
+        client.status("/api/test-runs");
+        assert_eq!(
+            client.platform.violations().len(),
+            expected,
+            "{seconds}: {:?}",
+            client.platform.violations()
+        );
+    }
+    client.platform.pause(client.now, HOUR);
+    assert_eq!(client.status("/api/test-runs"), 429);
+    client.platform.client_restarted();
+    assert_eq!(client.status("/api/test-runs"), 429);
+    assert_eq!(
+        client.platform.violations().len(),
+        2,
+        "a new process knows nothing of old pauses"
+    );
+}
+
+#[test]
+fn the_exam_comes_to_rest_after_its_three_hundred_runs() {
+    for kind in [Kind::Empirical, Kind::SamplePlatform] {
+        let mut client = Client::new(kind, WorldOptions::exam(kind, 1, start()));
+        assert!(!client.platform.settled(after(10 * HOUR)), "{kind:?}");
+        assert!(client.platform.settled(after(30 * HOUR)), "{kind:?}");
+        let truth = client
+            .platform
+            .truth(start(), |branch| branch.unwrap_or_default().to_owned());
+        assert_eq!((truth.counted, truth.active.len()), (300, 0));
+        let outcomes: BTreeSet<usize> = truth
+            .runs
+            .values()
+            .flat_map(|group| (0..4).filter(|outcome| group.runs[*outcome] > 0))
+            .collect();
+        assert_eq!(outcomes, BTreeSet::from([0, 1, 2, 3]), "{kind:?}: every outcome occurs");
+    }
 }
