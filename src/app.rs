@@ -24,7 +24,7 @@ use self::view::{AppView, SourceView};
 use crate::cli::{REVISION, RUSTC_VERSION};
 use crate::config::{Config, SourceConfig};
 use crate::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn, Throttle};
-use crate::metrics::render;
+use crate::metrics::render::render;
 use crate::model::{ActiveState, ErrorCode, Notice, RoundResult};
 use crate::poll::{self, Message, Observer, Poller, Wall, budget, retry};
 use crate::sources::empirical::Empirical;
@@ -70,7 +70,9 @@ fn dice() -> poll::Dice {
 /// It cannot start, or it fails while running.
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let address = config.web.listen_address;
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))?;
     run_on(listener, config, CancellationToken::new()).await
 }
 
@@ -84,7 +86,10 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     for poller in std::mem::take(&mut parts.pollers) {
         let (sender, shutdown, healthy) = (sender.clone(), shutdown.clone(), Arc::clone(&healthy));
         pollers.spawn(async move {
-            let watch = Watch { healthy, shutdown: shutdown.clone() };
+            let watch = Watch {
+                healthy,
+                shutdown: shutdown.clone(),
+            };
             poller.run(sender, shutdown).await;
             drop(watch);
         });
@@ -93,13 +98,25 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     let publisher = Publisher {
         store: Store::new(parts.specs, config.series_budget),
         owns: parts.owns,
-        stale_after: config.sources.iter().map(|source| span(source.poll.stale_after)).collect(),
+        stale_after: config
+            .sources
+            .iter()
+            .map(|source| span(source.poll.stale_after))
+            .collect(),
         publication: Arc::clone(&publication),
         wall,
     };
     let publisher = tokio::spawn(publisher.run(updates));
-    let view = AppView { publication, own: parts.own, sources: parts.views, healthy, wall };
-    let web = web::Settings { telemetry_path: config.web.telemetry_path.clone() };
+    let view = AppView {
+        publication,
+        own: parts.own,
+        sources: parts.views,
+        healthy,
+        wall,
+    };
+    let web = web::Settings {
+        telemetry_path: config.web.telemetry_path.clone(),
+    };
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
     let server = tokio::spawn(web::serve(listener, Arc::new(view), web, shutdown.clone()));
     let stop = shutdown.clone();
@@ -210,11 +227,23 @@ struct Parts {
 impl Parts {
     fn of(config: &Config) -> anyhow::Result<Self> {
         let version = env!("CARGO_PKG_VERSION");
-        let own = Own::new(BuildInfo { version, revision: REVISION, rustc_version: RUSTC_VERSION })?;
+        let own = Own::new(BuildInfo {
+            version,
+            revision: REVISION,
+            rustc_version: RUSTC_VERSION,
+        })?;
         own.config_loaded(wall(), true);
-        let mut parts = Self { own, owns: vec![], specs: vec![], views: vec![], pollers: vec![] };
+        let mut parts = Self {
+            own,
+            owns: vec![],
+            specs: vec![],
+            views: vec![],
+            pollers: vec![],
+        };
         for (index, source) in config.sources.iter().enumerate() {
-            parts.add(index, source).with_context(|| format!("source {}", source.name))?;
+            parts
+                .add(index, source)
+                .with_context(|| format!("source {}", source.name))?;
         }
         Ok(parts)
     }
@@ -244,9 +273,11 @@ impl Parts {
         };
         self.owns.push(own);
         self.pollers.push(match kind {
-            Kind::Empirical => {
-                AnyPoller::Empirical(Box::new(Poller::new(Empirical::new(source.source.clone()), transport, parts)))
-            }
+            Kind::Empirical => AnyPoller::Empirical(Box::new(Poller::new(
+                Empirical::new(source.source.clone()),
+                transport,
+                parts,
+            ))),
             Kind::SamplePlatform => {
                 let platform = SamplePlatform::new(source.source.clone());
                 AnyPoller::SamplePlatform(Box::new(Poller::new(platform, transport, parts)))
@@ -263,8 +294,16 @@ fn spec(source: &SourceConfig) -> SourceSpec {
         Kind::SamplePlatform => (SAMPLE_PLATFORM_ERRORS, SAMPLE_PLATFORM_STATES),
     };
     let retention = source.source.lookback + RETENTION_MARGIN;
-    let limits = Limits { cases_max: source.source.cases.max, retention };
-    SourceSpec { name: source.name.clone(), error_codes, active_states, limits }
+    let limits = Limits {
+        cases_max: source.source.cases.max,
+        retention,
+    };
+    SourceSpec {
+        name: source.name.clone(),
+        error_codes,
+        active_states,
+        limits,
+    }
 }
 
 fn span(duration: Duration) -> SignedDuration {
@@ -280,8 +319,8 @@ enum AnyPoller {
 impl AnyPoller {
     async fn run(self, updates: mpsc::Sender<Message>, shutdown: CancellationToken) {
         match self {
-            Self::Empirical(poller) => poller.run(updates, shutdown).await,
-            Self::SamplePlatform(poller) => poller.run(updates, shutdown).await,
+            Self::Empirical(poller) => drop(poller.run(updates, shutdown).await),
+            Self::SamplePlatform(poller) => drop(poller.run(updates, shutdown).await),
         }
     }
 
@@ -315,11 +354,19 @@ impl Observer for Metered {
     }
 
     fn rate_limit_told(&mut self, told: budget::Told) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float's cast saturates"
+        )]
         let whole = |value: f64| value as u64;
         #[expect(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
         let time = |value: f64| Timestamp::from_second(value as i64).ok();
-        self.0.rate_limit_told(told.limit.map(whole), told.remaining.map(whole), told.reset.and_then(time));
+        self.0.rate_limit_told(
+            told.limit.map(whole),
+            told.remaining.map(whole),
+            told.reset.and_then(time),
+        );
     }
 
     fn round_started(&mut self, at: Timestamp) {
@@ -346,5 +393,9 @@ impl Observer for Metered {
 
 /// Where a listener is, as an address that a client on this machine can use.
 fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address }
+    if address.ip().is_unspecified() {
+        SocketAddr::from(([127, 0, 0, 1], address.port()))
+    } else {
+        address
+    }
 }

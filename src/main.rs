@@ -62,7 +62,7 @@ fn act(command: &Command, flags: &Flags) -> Result<ExitCode, Failure> {
         Command::Demo => {
             let (web, log) = config::load_process(environment(), &flags.overrides())?;
             logging::init(log, now);
-            Ok(block_on(app::demo(web.listen_address))?)
+            Ok(block_on(app::demo(web))?)
         }
         Command::Simulate { listen, seed } => {
             let (_, log) = config::load_process(environment(), &flags.overrides())?;

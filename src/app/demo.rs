@@ -42,11 +42,21 @@ async fn start_one(
     seed: u64,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Simulated> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-    let options = WorldOptions { seed, ..WorldOptions::demo(kind, wall()) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))?;
+    let options = WorldOptions {
+        seed,
+        ..WorldOptions::demo(kind, wall())
+    };
     let platform = Platform::new(kind, options, token);
     let base_url = format!("http://{}{}", reachable(listener.local_addr()?), platform.base_path());
-    tokio::spawn(simulate::serve(listener, Arc::new(Mutex::new(platform)), Arc::new(wall), shutdown.clone()));
+    tokio::spawn(simulate::serve(
+        listener,
+        Arc::new(Mutex::new(platform)),
+        Arc::new(wall),
+        shutdown.clone(),
+    ));
     Ok(Simulated { kind, token, base_url })
 }
 
@@ -58,12 +68,16 @@ pub async fn demo(web: WebSettings) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let platforms = start([loopback; 2], 42, &shutdown).await?;
-    let listener =
-        TcpListener::bind(web.listen_address).await.with_context(|| format!("listening on {}", web.listen_address))?;
+    let listener = TcpListener::bind(web.listen_address)
+        .await
+        .with_context(|| format!("listening on {}", web.listen_address))?;
     let address = reachable(listener.local_addr()?);
     let path = web.telemetry_path.clone();
     let variables = platforms.iter().flat_map(variables);
-    let overrides = Overrides { telemetry_path: Some(web.telemetry_path), ..Overrides::default() };
+    let overrides = Overrides {
+        telemetry_path: Some(web.telemetry_path),
+        ..Overrides::default()
+    };
     let config = config::load(None, variables, &overrides).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let mut out = std::io::stdout().lock();
     let _ = writeln!(
@@ -77,7 +91,12 @@ pub async fn demo(web: WebSettings) -> anyhow::Result<ExitCode> {
 /// A source on a simulated platform, in the words of the environment.
 fn variables(platform: &Simulated) -> Vec<(String, String)> {
     let source = platform.kind.label().to_uppercase();
-    let pair = |key: &str, value: &str| (format!("{}SOURCES__{source}__{key}", config::ENVIRONMENT_PREFIX), value.to_owned());
+    let pair = |key: &str, value: &str| {
+        (
+            format!("{}SOURCES__{source}__{key}", config::ENVIRONMENT_PREFIX),
+            value.to_owned(),
+        )
+    };
     let mut pairs = vec![
         pair("KIND", platform.kind.label()),
         pair("BASE_URL", &platform.base_url),
@@ -99,11 +118,20 @@ fn variables(platform: &Simulated) -> Vec<(String, String)> {
 /// It cannot start.
 pub async fn simulate(listen: SocketAddr, seed: u64) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
-    let next_port = if listen.port() == 0 { 0 } else { listen.port().checked_add(1).context("there is no port above")? };
+    let next_port = if listen.port() == 0 {
+        0
+    } else {
+        listen.port().checked_add(1).context("there is no port above")?
+    };
     let platforms = start([listen, SocketAddr::new(listen.ip(), next_port)], seed, &shutdown).await?;
     let mut out = std::io::stdout().lock();
     for Simulated { kind, token, base_url } in &platforms {
-        let _ = writeln!(out, "{}\n  base_url: {base_url}\n  token:    {token}\n  truth:    {}", kind.label(), truth_url(base_url));
+        let _ = writeln!(
+            out,
+            "{}\n  base_url: {base_url}\n  token:    {token}\n  truth:    {}",
+            kind.label(),
+            truth_url(base_url)
+        );
     }
     let _ = writeln!(out, "Ctrl-C stops.");
     out.flush()?;

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::metrics::own::SourceOwn;
-use crate::metrics::{Rendered, render};
+use crate::metrics::render::{Rendered, render};
 use crate::poll::Message;
 use crate::store::{Snapshot, SourceSnapshot, Store};
 
@@ -54,7 +54,10 @@ impl Publisher {
         let mut newest = Arc::new(Snapshot::default());
         loop {
             let now = (self.wall)();
-            let wake = [self.store.next_release(), self.next_withdrawal(&newest, now)].into_iter().flatten().min();
+            let wake = [self.store.next_release(), self.next_withdrawal(&newest, now)]
+                .into_iter()
+                .flatten()
+                .min();
             let publication = Arc::clone(&self.publication);
             let held = self.store.next_release().is_some();
             let published = tokio::select! {
@@ -94,17 +97,29 @@ impl Publisher {
     /// The sources whose data are not too old. Stale numbers must neither look like news nor like a frozen green.
     fn fresh(&self, snapshot: &Snapshot, now: Timestamp) -> Snapshot {
         let fresh = |source: &&Arc<SourceSnapshot>| self.stale_at(source).is_none_or(|at| now < at);
-        Snapshot { generation: snapshot.generation, sources: snapshot.sources.iter().filter(fresh).cloned().collect() }
+        Snapshot {
+            generation: snapshot.generation,
+            sources: snapshot.sources.iter().filter(fresh).cloned().collect(),
+        }
     }
 
     fn stale_at(&self, source: &SourceSnapshot) -> Option<Timestamp> {
-        let place = self.store.sources().iter().position(|state| state.spec().name == source.source)?;
+        let place = self
+            .store
+            .sources()
+            .iter()
+            .position(|state| state.spec().name == source.source)?;
         source.as_of.checked_add(*self.stale_after.get(place)?).ok()
     }
 
     /// When the next source's data become too old.
     fn next_withdrawal(&self, snapshot: &Snapshot, now: Timestamp) -> Option<Timestamp> {
-        snapshot.sources.iter().filter_map(|source| self.stale_at(source)).filter(|at| *at > now).min()
+        snapshot
+            .sources
+            .iter()
+            .filter_map(|source| self.stale_at(source))
+            .filter(|at| *at > now)
+            .min()
     }
 }
 

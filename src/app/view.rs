@@ -31,7 +31,11 @@ pub(super) struct SourceView {
 
 impl SourceView {
     pub(super) fn new(source: &SourceConfig, status: Shared) -> Self {
-        Self { kind: source.source.kind.label(), base_url: source.transport.base_url.to_string(), status }
+        Self {
+            kind: source.source.kind.label(),
+            base_url: source.transport.base_url.to_string(),
+            status,
+        }
     }
 
     fn row(&self, now: Timestamp) -> web::LandingRow {
@@ -48,17 +52,29 @@ impl SourceView {
                 || "none yet".to_owned(),
                 |round| {
                     let (result, requests) = (round.result, round.requests);
-                    format!("{} {result}, {requests} requests in {:.1} s", ago(round.ended_at, now), round.seconds)
+                    format!(
+                        "{} {result}, {requests} requests in {:.1} s",
+                        ago(round.ended_at, now),
+                        round.seconds
+                    )
                 },
             ),
-            next_round: status.next_round_at.map_or_else(|| "running now".to_owned(), |at| ahead(at, now)),
-            waiting_for: status.waiting.as_ref().map(|wait| format!("{} ({})", wait_words(wait.reason), ahead(wait.until, now))),
+            next_round: status
+                .next_round_at
+                .map_or_else(|| "running now".to_owned(), |at| ahead(at, now)),
+            waiting_for: status
+                .waiting
+                .as_ref()
+                .map(|wait| format!("{} ({})", wait_words(wait.reason), ahead(wait.until, now))),
             budget: budget_words(&status.budget),
             cases_tracked: match status.backlog {
                 0 => status.cases_tracked.to_string(),
                 backlog => format!("{} ({backlog} requests behind)", status.cases_tracked),
             },
-            last_error: status.last_error.as_ref().map(|error| format!("{}: {}", ago(error.at, now), error.what)),
+            last_error: status
+                .last_error
+                .as_ref()
+                .map(|error| format!("{}: {}", ago(error.at, now), error.what)),
             advice: status.advice,
         }
     }
@@ -86,7 +102,10 @@ fn wait_words(reason: &str) -> &'static str {
 }
 
 fn budget_words(budget: &crate::status::BudgetStatus) -> String {
-    let own = format!("{} requests a minute, burst {}", budget.requests_per_minute, budget.burst);
+    let own = format!(
+        "{} requests a minute, burst {}",
+        budget.requests_per_minute, budget.burst
+    );
     match (budget.told_remaining, budget.told_limit) {
         (Some(remaining), Some(limit)) => format!("{own}; the platform says {remaining} of {limit} are left"),
         (Some(remaining), None) => format!("{own}; the platform says {remaining} are left"),
@@ -133,7 +152,10 @@ impl web::View for AppView {
     fn metrics(&self) -> web::Scrape {
         let rendered = self.publication.rendered.load();
         let own = self.own.render((self.wall)());
-        web::Scrape { generation: rendered.generation, frames: vec![rendered.text.clone(), own.into()] }
+        web::Scrape {
+            generation: rendered.generation,
+            frames: vec![rendered.text.clone(), own.into()],
+        }
     }
 
     fn scraped(&self, generation: u64) {
@@ -142,7 +164,9 @@ impl web::View for AppView {
 
     fn ready(&self) -> bool {
         let now = (self.wall)();
-        self.sources.iter().all(|source| source.status.report(now).status.last_round.is_some())
+        self.sources
+            .iter()
+            .all(|source| source.status.report(now).status.last_round.is_some())
     }
 
     fn healthy(&self) -> bool {

@@ -456,7 +456,9 @@ impl SourceOwn {
         &self.shared.families
     }
 
-    fn name(&self) -> &str {
+    /// The `source` label.
+    #[must_use]
+    pub fn name(&self) -> &str {
         &self.identity.name
     }
 }

@@ -233,7 +233,9 @@ impl SourceState {
         self.spec = spec;
     }
 
-    pub(super) fn spec(&self) -> &SourceSpec {
+    /// What it was made from.
+    #[must_use]
+    pub fn spec(&self) -> &SourceSpec {
         &self.spec
     }
 
