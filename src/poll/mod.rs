@@ -236,7 +236,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
         Some(result)
     }
 
-    /// What the budget allows in one interval, less the run list's own request.
+    /// What the budget allows in one interval, or at once after a quiet time, less the run list's own request.
     fn allowance(&self) -> usize {
         let minutes = self.parts.settings.interval.as_secs_f64() / 60.0;
         #[expect(
@@ -244,8 +244,9 @@ impl<S: Source, T: Transport> Poller<S, T> {
             clippy::cast_sign_loss,
             reason = "a float's cast saturates"
         )]
-        let requests = (self.parts.settings.requests_per_minute * minutes) as usize;
-        requests.saturating_sub(1).clamp(1, ALLOWANCE_MAX)
+        let paced = (self.parts.settings.requests_per_minute * minutes) as usize;
+        let at_once = usize::try_from(self.parts.settings.burst).unwrap_or(usize::MAX);
+        paced.max(at_once).saturating_sub(1).clamp(1, ALLOWANCE_MAX)
     }
 
     /// Asks what the source wants asked, one request after the other.
@@ -341,6 +342,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
             // Without a token nothing was sent.
             return Ok(Sent { outcome, pause: None });
         }
+        self.round.requests += 1;
         self.hour.record_request(self.elapsed());
         self.parts
             .observer
