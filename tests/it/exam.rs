@@ -7,14 +7,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
 use testrun_exporter::poll::{self, Message, Observer, Poller, budget, retry};
-use testrun_exporter::simulate::{Fault, FaultPlan, InProcess, Limit, NowFn, Platform, Truth, WorldOptions};
+use testrun_exporter::simulate::{CaseTruth, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions};
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
 use testrun_exporter::sources::{
     BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind, Progress, Settings,
 };
 use testrun_exporter::status::{Shared, SourceStatus};
-use testrun_exporter::store::{Limits, Snapshot, SourceSpec, Store};
+use testrun_exporter::store::{CaseRow, GroupRow, Limits, Snapshot, SourceSpec, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -67,137 +67,93 @@ impl Observer for Unobserved {
     fn notice(&mut self, _: &Notice) {}
 }
 
-fn compare(truth: &Truth, snapshot: &Snapshot, skipped_told: bool, seed: u64) {
+/// Everything in which the snapshot is not the truth. In a calm world nothing is edited, and the gauges are exact too.
+fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discovery, calm: bool) -> Vec<String> {
+    let mut wrong = Differences(Vec::new());
     let source = &snapshot.sources[0];
-    let mut wrong = Vec::new();
-    let mut check = |what: String, expected: String, got: String| {
-        // Sums of thousands of floats may differ in the last bit; the truth's are in whole milliseconds.
-        let close = expected
-            .parse()
-            .ok()
-            .zip(got.parse().ok())
-            .is_some_and(|(a, b): (f64, f64)| (a - b).abs() < 0.001);
-        if expected != got && !close {
-            wrong.push(format!("{what}: expected {expected}, got {got}"));
+    let group = |row: &GroupRow| (row.group.environment.to_string(), row.group.branch.to_string());
+    let groups: BTreeMap<_, _> = source.groups.iter().map(|row| (group(row), row)).collect();
+    for (key, expected) in &truth.runs {
+        match groups.get(key) {
+            Some(row) => wrong.in_group(key, expected, row, truth, discovery),
+            None => wrong.0.push(format!("{key:?} is missing")),
         }
-    };
-    let groups: BTreeMap<_, _> = source
-        .groups
-        .iter()
-        .map(|row| ((row.group.environment.to_string(), row.group.branch.to_string()), row))
-        .collect();
-    let all_cases = &truth.cases;
-    for (key, truth) in &truth.runs {
-        let Some(row) = groups.get(key) else {
-            check(format!("{key:?}"), "a group".into(), "none".into());
-            continue;
-        };
-        check(
-            format!("{key:?} runs"),
-            format!("{:?}", truth.runs),
-            format!("{:?}", row.runs),
-        );
-        for outcome in CaseOutcome::ALL
-            .iter()
-            .filter(|outcome| skipped_told || **outcome != CaseOutcome::Skipped)
-        {
-            let (mut expected, got) = (truth.cases[outcome.index()], row.cases[outcome.index()]);
-            if *outcome == CaseOutcome::Unknown && !skipped_told {
-                // The Sample Platform's runs have no counts of their own: they are those of its results.
-                let of_group = all_cases
-                    .iter()
-                    .filter(|((environment, branch, _), _)| (environment, branch) == (&key.0, &key.1));
-                expected = of_group.map(|(_, case)| case.results[outcome.index()]).sum();
-            }
-            check(
-                format!("{key:?} cases {}", outcome.label()),
-                expected.to_string(),
-                got.to_string(),
-            );
-        }
-        check(
-            format!("{key:?} durations"),
-            truth.duration.count.to_string(),
-            row.duration.count().to_string(),
-        );
-        check(
-            format!("{key:?} duration sum"),
-            truth.duration.seconds().to_string(),
-            row.duration.sum.to_string(),
-        );
-        check(
-            format!("{key:?} queues"),
-            truth.queue.count.to_string(),
-            row.queue.count().to_string(),
-        );
-        check(
-            format!("{key:?} queue sum"),
-            truth.queue.seconds().to_string(),
-            row.queue.sum.to_string(),
-        );
-        let last = row.last.as_ref().map(|run| (run.id, run.outcome.label()));
-        check(
-            format!("{key:?} last"),
-            format!("{:?}", truth.last.map(|l| (l.id, l.outcome.label()))),
-            format!("{last:?}"),
-        );
     }
-    let rows: BTreeMap<_, _> = source
-        .cases
-        .iter()
-        .map(|row| {
-            (
-                (
-                    row.group.environment.to_string(),
-                    row.group.branch.to_string(),
-                    row.case.to_string(),
-                ),
-                row,
-            )
-        })
-        .collect();
-    for (key, truth) in &truth.cases {
-        let Some(row) = rows.get(key) else {
-            if truth.results.iter().sum::<u64>() > 0 {
-                check(format!("{key:?}"), "a row".into(), "none".into());
-            }
-            continue;
-        };
-        check(
-            format!("{key:?} results"),
-            format!("{:?}", truth.results),
-            format!("{:?}", row.results),
-        );
-        check(
-            format!("{key:?} retries"),
-            truth.retries.to_string(),
-            row.retries.to_string(),
-        );
-        check(
-            format!("{key:?} durations"),
-            truth.duration.count.to_string(),
-            row.duration_count.to_string(),
-        );
-        check(
-            format!("{key:?} duration sum"),
-            truth.duration.seconds().to_string(),
-            row.duration_sum.to_string(),
-        );
+    let case = |row: &CaseRow| (row.group.environment.to_string(), row.group.branch.to_string(), row.case.to_string());
+    let rows: BTreeMap<_, _> = source.cases.iter().map(|row| (case(row), row)).collect();
+    for (key, expected) in &truth.cases {
+        match rows.get(key) {
+            Some(row) => wrong.in_case(key, expected, row, discovery, calm),
+            None if expected.results.iter().sum::<u64>() > 0 => wrong.0.push(format!("{key:?} is missing")),
+            None => {}
+        }
     }
     for (environment, errors) in &truth.errors {
         let got = source.run_errors.get(environment.as_str()).copied().unwrap_or_default();
-        check(
-            format!("{environment} errors"),
-            format!("{errors:?}"),
-            format!("{got:?}"),
-        );
+        wrong.unless_equal(&format!("{environment} errors"), errors, &got);
     }
-    assert!(
-        wrong.is_empty(),
-        "seed {seed}: {} differences:\n{}",
-        wrong.len(),
-        wrong[..wrong.len().min(40)].join("\n")
-    );
+    for (environment, active) in &source.runs_active {
+        wrong.unless_equal(&format!("{environment} active at rest"), &[0; ActiveState::COUNT], active);
+    }
+    wrong.0
+}
+
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn unless_equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, expected: &T, got: &T) {
+        if expected != got {
+            self.0.push(format!("{what}: expected {expected:?}, got {got:?}"));
+        }
+    }
+
+    /// Sums of thousands of floats may differ in the last bits; the truth's are in whole milliseconds.
+    fn unless_close(&mut self, what: &str, expected: f64, got: f64) {
+        if (expected - got).abs() >= 0.001 {
+            self.0.push(format!("{what}: expected {expected}, got {got}"));
+        }
+    }
+
+    fn in_group(&mut self, key: &(String, String), expected: &RunTruth, row: &GroupRow, truth: &Truth, discovery: Discovery) {
+        self.unless_equal(&format!("{key:?} runs"), &expected.runs, &row.runs);
+        let mut cases = expected.cases;
+        if discovery == Discovery::Runs {
+            // Here the Sample Platform's runs have no counts of their own: they are those of their results, which do not
+            // tell what was skipped.
+            let of_group = truth.cases.iter().filter(|((environment, branch, _), _)| (environment, branch) == (&key.0, &key.1));
+            cases[CaseOutcome::Unknown.index()] = of_group.map(|(_, case)| case.results[CaseOutcome::Unknown.index()]).sum();
+            cases[CaseOutcome::Skipped.index()] = 0;
+        }
+        self.unless_equal(&format!("{key:?} cases"), &cases, &row.cases);
+        self.unless_equal(&format!("{key:?} durations"), &expected.duration.count, &row.duration.count());
+        self.unless_close(&format!("{key:?} duration sum"), expected.duration.seconds(), row.duration.sum);
+        self.unless_equal(&format!("{key:?} queue waits"), &expected.queue.count, &row.queue.count());
+        self.unless_close(&format!("{key:?} queue wait sum"), expected.queue.seconds(), row.queue.sum);
+        let last = row.last.as_ref().map(|run| (run.id, run.outcome));
+        self.unless_equal(&format!("{key:?} last"), &expected.last.map(|last| (last.id, last.outcome)), &last);
+    }
+
+    fn in_case(
+        &mut self,
+        key: &(String, String, String),
+        expected: &CaseTruth,
+        row: &CaseRow,
+        discovery: Discovery,
+        calm: bool,
+    ) {
+        self.unless_equal(&format!("{key:?} results"), &expected.results, &row.results);
+        self.unless_equal(&format!("{key:?} retries"), &expected.retries, &row.retries);
+        let told = !matches!(discovery, Discovery::Samples | Discovery::Static) || expected.retries > 0;
+        if told {
+            self.unless_equal(&format!("{key:?} durations"), &expected.duration.count, &row.duration_count);
+            self.unless_close(&format!("{key:?} duration sum"), expected.duration.seconds(), row.duration_sum);
+        }
+        if calm {
+            self.unless_equal(&format!("{key:?} last"), &expected.last, &row.last.as_ref().map(|last| last.outcome));
+            self.unless_equal(&format!("{key:?} streak"), &expected.streak, &row.consecutive_failures);
+            self.unless_equal(&format!("{key:?} last pass"), &expected.last_pass, &row.last_pass.map(|at| at.as_millisecond()));
+        }
+    }
 }
 
 /// What an exam is like.
@@ -206,6 +162,7 @@ struct Exam {
     kind: Kind,
     discovery: Discovery,
     seed: u64,
+    world: fn(Kind, u64, Timestamp) -> WorldOptions,
     /// How likely each request is to fail in one of all the ways.
     faults: f64,
     /// The platform's own limit.
@@ -226,6 +183,7 @@ impl Exam {
             kind,
             discovery,
             seed,
+            world: WorldOptions::exam,
             faults: 0.05,
             limit: Some(Limit::per_minute(120)),
             requests_per_minute: 60.0,
@@ -234,7 +192,7 @@ impl Exam {
     }
 
     fn platform(self, start: Timestamp) -> Arc<Mutex<Platform>> {
-        let mut platform = Platform::new(self.kind, WorldOptions::exam(self.kind, self.seed, start), "secret");
+        let mut platform = Platform::new(self.kind, (self.world)(self.kind, self.seed, start), "secret");
         platform.set_limit(self.limit);
         platform.expect_budget(self.requests_per_minute, self.burst);
         Arc::new(Mutex::new(platform))
@@ -242,6 +200,18 @@ impl Exam {
 
     /// Polls until the world is at rest and everything is read; then compares.
     async fn sit(self) {
+        let mut sitting = self.begin().await;
+        let snapshot = sitting.watch(self.faults, |rest| rest > REST).await;
+        let truth = sitting.truth().await;
+        assert_eq!(truth.counted, 300, "every run after the first meeting");
+        let calm = (self.world)(self.kind, self.seed, sitting.met).late_edits == 0.0;
+        let wrong = differences(&truth, &snapshot, self.discovery, calm);
+        assert!(wrong.is_empty(), "seed {}: {} differences:\n{}", self.seed, wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
+        assert_eq!(sitting.platform.lock().unwrap().violations(), [] as [String; 0], "seed {}", self.seed);
+    }
+
+    /// The platform, and a poller on it.
+    async fn begin(self) -> Sitting {
         let start: Timestamp = START.parse().unwrap();
         let now = world_clock(start);
         let met = quiet_moment(self, start);
@@ -265,7 +235,10 @@ impl Exam {
         let status = parts.status.clone();
         let (sender, updates) = mpsc::channel(64);
         let shutdown = CancellationToken::new();
-        let settings = settings(self.kind, self.discovery);
+        let mut settings = settings(self.kind, self.discovery);
+        if self.discovery == Discovery::Static {
+            settings.cases.ids = every_id(&platform.lock().unwrap(), met);
+        }
         let stop = shutdown.clone();
         let poller = match self.kind {
             Kind::Empirical => {
@@ -277,16 +250,80 @@ impl Exam {
                 tokio::spawn(async move { drop(poller.run(sender, stop).await) })
             }
         };
-        let snapshot = watch(updates, &platform, self.faults, &status, &now).await;
-        shutdown.cancel();
-        poller.await.unwrap();
+        let store = Store::new(vec![spec()], usize::MAX);
+        Sitting { now, met, platform, status, updates, shutdown, poller: Some(poller), store, newest: Arc::default() }
+    }
+}
+
+/// How many rounds without anything to do make the end: long enough for every result that was asked for in vain to be
+/// asked for again.
+const REST: usize = 20;
+
+/// The ids that a person would configure.
+fn every_id(platform: &Platform, now: Timestamp) -> Vec<String> {
+    match platform.kind() {
+        Kind::Empirical => {
+            let truth = platform.truth(now, |_| String::new());
+            truth.cases.keys().map(|(_, _, case)| case.clone()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        }
+        Kind::SamplePlatform => (1..=400).map(|id: u32| id.to_string()).collect(),
+    }
+}
+
+/// A poller at work on a platform, and the store that the application would keep. Every snapshot is scraped at once.
+struct Sitting {
+    now: NowFn,
+    met: Timestamp,
+    platform: Arc<Mutex<Platform>>,
+    status: Shared,
+    updates: mpsc::Receiver<Message>,
+    shutdown: CancellationToken,
+    poller: Option<tokio::task::JoinHandle<()>>,
+    store: Store,
+    newest: Arc<Snapshot>,
+}
+
+impl Sitting {
+    /// Until enough rounds in a row had nothing to do in a world at rest. Faults begin after the first meeting.
+    async fn watch(&mut self, faults: f64, enough: impl Fn(usize) -> bool) -> Arc<Snapshot> {
+        let mut rest = 0;
+        while !enough(rest) {
+            if self.round().await == RoundResult::Success {
+                let mut platform = self.platform.lock().unwrap();
+                platform.set_faults(FaultPlan::random(faults, every_fault()));
+                let idle = platform.settled((self.now)()) && self.status.report((self.now)()).status.backlog == 0;
+                rest = if idle { rest + 1 } else { 0 };
+            }
+        }
+        let later = (self.now)() + SignedDuration::from_mins(5);
+        self.store.tick(later, u64::MAX).unwrap_or_else(|| Arc::clone(&self.newest))
+    }
+
+    /// One round.
+    async fn round(&mut self) -> RoundResult {
+        loop {
+            let Message { update, .. } = self.updates.recv().await.expect("the poller has ended");
+            let ended = if let Update::RoundEnded { result, .. } = &update { Some(*result) } else { None };
+            let (now, scraped) = ((self.now)(), self.newest.generation);
+            let published = self.store.update(0, update, now, scraped).or_else(|| self.store.tick(now, scraped));
+            if let Some(snapshot) = published {
+                never_less(&self.newest, &snapshot);
+                self.newest = snapshot;
+            }
+            if let Some(result) = ended {
+                return result;
+            }
+        }
+    }
+
+    /// Stops the poller; gives what must have been counted.
+    async fn truth(&mut self) -> Truth {
+        self.shutdown.cancel();
+        self.poller.take().expect("stopped once").await.unwrap();
         let label = branches();
-        let mut platform = platform.lock().unwrap();
-        platform.advance(now());
-        let truth = platform.truth(met, |branch| label.label(branch).to_string());
-        assert_eq!(truth.counted, 300, "every run after the first meeting");
-        compare(&truth, &snapshot, self.kind == Kind::Empirical, self.seed);
-        assert_eq!(platform.violations(), [] as [String; 0], "seed {}", self.seed);
+        let mut platform = self.platform.lock().unwrap();
+        platform.advance((self.now)());
+        platform.truth(self.met, |branch| label.label(branch).to_string())
     }
 }
 
@@ -318,46 +355,6 @@ fn every_fault() -> Vec<Fault> {
         Fault::RedirectOffOrigin,
         Fault::WrongShape,
     ]
-}
-
-/// Keeps the store, as the application does, until the world is at rest and nothing is left to ask. Every snapshot is
-/// scraped at once. Faults begin after the first meeting. Gives the last snapshot.
-async fn watch(
-    mut updates: mpsc::Receiver<Message>,
-    platform: &Mutex<Platform>,
-    faults: f64,
-    status: &Shared,
-    now: &NowFn,
-) -> Arc<Snapshot> {
-    let mut store = Store::new(vec![spec()], usize::MAX);
-    let (mut rest, mut newest) = (0, Arc::new(Snapshot::default()));
-    while let Some(Message { update, .. }) = updates.recv().await {
-        let ended = match &update {
-            Update::RoundEnded { result, .. } => Some(*result),
-            Update::Facts(_) => None,
-        };
-        let published = store.update(0, update, now(), newest.generation);
-        let published = published.or_else(|| store.tick(now(), newest.generation));
-        if let Some(snapshot) = published {
-            never_less(&newest, &snapshot);
-            newest = snapshot;
-        }
-        let Some(result) = ended else { continue };
-        if result == RoundResult::Success {
-            platform
-                .lock()
-                .unwrap()
-                .set_faults(FaultPlan::random(faults, every_fault()));
-            let idle = platform.lock().unwrap().settled(now()) && status.report(now()).status.backlog == 0;
-            rest = if idle { rest + 1 } else { 0 };
-            // Long enough for every result that was asked for in vain to be asked for again.
-            if rest > 20 {
-                break;
-            }
-        }
-    }
-    let later = now() + SignedDuration::from_mins(5);
-    store.tick(later, u64::MAX).unwrap_or(newest)
 }
 
 /// The first moment from which on no run finishes for a while: what is unfinished when the platform is first met is then
@@ -450,10 +447,10 @@ fn sit_all(exams: impl IntoIterator<Item = Exam>) {
     });
 }
 
+/// All of them in CI; fewer for a quick look.
+#[expect(clippy::disallowed_methods, reason = "a test's own knob")]
 fn seeds() -> std::ops::RangeInclusive<u64> {
-    1..=std::env::var_os("EXAM_SEEDS")
-        .and_then(|n| n.into_string().ok()?.parse().ok())
-        .unwrap_or(50)
+    1..=std::env::var("EXAM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(50)
 }
 
 #[test]
@@ -464,4 +461,35 @@ fn every_number_of_empirical_equals_the_truth_for_every_seed() {
 #[test]
 fn every_number_of_the_sample_platform_equals_the_truth_for_every_seed() {
     sit_all(seeds().map(|seed| Exam::of(Kind::SamplePlatform, seed)));
+}
+
+/// A world in which nothing is edited or started again.
+fn calm(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    WorldOptions { late_edits: 0.0, restarts: 0.0, ..WorldOptions::exam(kind, seed, start) }
+}
+
+#[test]
+fn in_a_calm_world_the_gauges_are_exact_too() {
+    sit_all((101..=103).flat_map(|seed| {
+        [Kind::Empirical, Kind::SamplePlatform].map(|kind| Exam { world: calm, ..Exam::of(kind, seed) })
+    }));
+}
+
+#[test]
+fn every_way_of_discovery_counts_the_same() {
+    let empirical = [Discovery::Analytics, Discovery::Registry, Discovery::Static]
+        .map(|discovery| Exam { discovery, ..Exam::of(Kind::Empirical, 7) });
+    let sample = [Discovery::Samples, Discovery::Static].map(|discovery| Exam { discovery, ..Exam::of(Kind::SamplePlatform, 7) });
+    sit_all(empirical.into_iter().chain(sample));
+}
+
+#[test]
+fn a_budget_far_smaller_than_the_work_and_a_platform_of_many_workers_lose_nothing() {
+    let workers = Some(Limit { requests: 20, window: Duration::from_secs(60), workers: 4 });
+    sit_all([Kind::Empirical, Kind::SamplePlatform].into_iter().flat_map(|kind| {
+        [
+            Exam { requests_per_minute: 6.0, burst: 2, faults: 0.0, ..Exam::of(kind, 11) },
+            Exam { limit: workers, requests_per_minute: 100.0, burst: 20, ..Exam::of(kind, 12) },
+        ]
+    }));
 }
