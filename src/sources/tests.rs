@@ -559,7 +559,11 @@ fn the_recorded_runs_are_read_as_they_are() {
     let mut source = SamplePlatform::new(settings);
     let said = round(&mut source, &mut |request| match request.endpoint() {
         "/runs" => Ok(recorded("runs")),
-        "/runs/{run_id}/summary" => Ok(recorded("run_summary_fail")),
+        "/runs/{run_id}/summary" => {
+            let mut summary = recorded("run_summary_fail");
+            summary["run_id"] = request.path().split('/').nth(2).unwrap().parse::<u64>().unwrap().into();
+            Ok(summary)
+        }
         other => panic!("{other}"),
     });
     assert_eq!(said.active().len(), 9, "{:?}", said.active());
@@ -631,9 +635,9 @@ fn platform(
                 json!({"sample_id": 10, "original_name": "ten", "regression_test_count": 1}),
                 json!({"sample_id": 20, "original_name": "twenty", "regression_test_count": 1}),
             ])),
-            "/runs/{run_id}/summary" => {
-                Ok(json!({"pass_count": 1, "fail_count": 1, "skipped_count": 0, "missing_output_count": 0}))
-            }
+            "/runs/{run_id}/summary" => Ok(
+                json!({"run_id": id, "pass_count": 1, "fail_count": 1, "skipped_count": 0, "missing_output_count": 0}),
+            ),
             other => panic!("unexpected {other}"),
         }
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
 use testrun_exporter::poll::{self, Message, Observer, Poller, budget, retry};
-use testrun_exporter::simulate::{CaseTruth, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions};
+use testrun_exporter::simulate::{
+    CaseTruth, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions,
+};
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
 use testrun_exporter::sources::{
@@ -79,7 +81,13 @@ fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discovery, calm: b
             None => wrong.0.push(format!("{key:?} is missing")),
         }
     }
-    let case = |row: &CaseRow| (row.group.environment.to_string(), row.group.branch.to_string(), row.case.to_string());
+    let case = |row: &CaseRow| {
+        (
+            row.group.environment.to_string(),
+            row.group.branch.to_string(),
+            row.case.to_string(),
+        )
+    };
     let rows: BTreeMap<_, _> = source.cases.iter().map(|row| (case(row), row)).collect();
     for (key, expected) in &truth.cases {
         match rows.get(key) {
@@ -93,7 +101,11 @@ fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discovery, calm: b
         wrong.unless_equal(&format!("{environment} errors"), errors, &got);
     }
     for (environment, active) in &source.runs_active {
-        wrong.unless_equal(&format!("{environment} active at rest"), &[0; ActiveState::COUNT], active);
+        wrong.unless_equal(
+            &format!("{environment} active at rest"),
+            &[0; ActiveState::COUNT],
+            active,
+        );
     }
     wrong.0
 }
@@ -114,23 +126,55 @@ impl Differences {
         }
     }
 
-    fn in_group(&mut self, key: &(String, String), expected: &RunTruth, row: &GroupRow, truth: &Truth, discovery: Discovery) {
+    fn in_group(
+        &mut self,
+        key: &(String, String),
+        expected: &RunTruth,
+        row: &GroupRow,
+        truth: &Truth,
+        discovery: Discovery,
+    ) {
         self.unless_equal(&format!("{key:?} runs"), &expected.runs, &row.runs);
         let mut cases = expected.cases;
         if discovery == Discovery::Runs {
             // Here the Sample Platform's runs have no counts of their own: they are those of their results, which do not
             // tell what was skipped.
-            let of_group = truth.cases.iter().filter(|((environment, branch, _), _)| (environment, branch) == (&key.0, &key.1));
-            cases[CaseOutcome::Unknown.index()] = of_group.map(|(_, case)| case.results[CaseOutcome::Unknown.index()]).sum();
+            let of_group = truth
+                .cases
+                .iter()
+                .filter(|((environment, branch, _), _)| (environment, branch) == (&key.0, &key.1));
+            cases[CaseOutcome::Unknown.index()] = of_group
+                .map(|(_, case)| case.results[CaseOutcome::Unknown.index()])
+                .sum();
             cases[CaseOutcome::Skipped.index()] = 0;
         }
         self.unless_equal(&format!("{key:?} cases"), &cases, &row.cases);
-        self.unless_equal(&format!("{key:?} durations"), &expected.duration.count, &row.duration.count());
-        self.unless_close(&format!("{key:?} duration sum"), expected.duration.seconds(), row.duration.sum);
-        self.unless_equal(&format!("{key:?} queue waits"), &expected.queue.count, &row.queue.count());
-        self.unless_close(&format!("{key:?} queue wait sum"), expected.queue.seconds(), row.queue.sum);
+        self.unless_equal(
+            &format!("{key:?} durations"),
+            &expected.duration.count,
+            &row.duration.count(),
+        );
+        self.unless_close(
+            &format!("{key:?} duration sum"),
+            expected.duration.seconds(),
+            row.duration.sum,
+        );
+        self.unless_equal(
+            &format!("{key:?} queue waits"),
+            &expected.queue.count,
+            &row.queue.count(),
+        );
+        self.unless_close(
+            &format!("{key:?} queue wait sum"),
+            expected.queue.seconds(),
+            row.queue.sum,
+        );
         let last = row.last.as_ref().map(|run| (run.id, run.outcome));
-        self.unless_equal(&format!("{key:?} last"), &expected.last.map(|last| (last.id, last.outcome)), &last);
+        self.unless_equal(
+            &format!("{key:?} last"),
+            &expected.last.map(|last| (last.id, last.outcome)),
+            &last,
+        );
     }
 
     fn in_case(
@@ -145,13 +189,29 @@ impl Differences {
         self.unless_equal(&format!("{key:?} retries"), &expected.retries, &row.retries);
         let told = !matches!(discovery, Discovery::Samples | Discovery::Static) || expected.retries > 0;
         if told {
-            self.unless_equal(&format!("{key:?} durations"), &expected.duration.count, &row.duration_count);
-            self.unless_close(&format!("{key:?} duration sum"), expected.duration.seconds(), row.duration_sum);
+            self.unless_equal(
+                &format!("{key:?} durations"),
+                &expected.duration.count,
+                &row.duration_count,
+            );
+            self.unless_close(
+                &format!("{key:?} duration sum"),
+                expected.duration.seconds(),
+                row.duration_sum,
+            );
         }
         if calm {
-            self.unless_equal(&format!("{key:?} last"), &expected.last, &row.last.as_ref().map(|last| last.outcome));
+            self.unless_equal(
+                &format!("{key:?} last"),
+                &expected.last,
+                &row.last.as_ref().map(|last| last.outcome),
+            );
             self.unless_equal(&format!("{key:?} streak"), &expected.streak, &row.consecutive_failures);
-            self.unless_equal(&format!("{key:?} last pass"), &expected.last_pass, &row.last_pass.map(|at| at.as_millisecond()));
+            self.unless_equal(
+                &format!("{key:?} last pass"),
+                &expected.last_pass,
+                &row.last_pass.map(|at| at.as_millisecond()),
+            );
         }
     }
 }
@@ -206,8 +266,19 @@ impl Exam {
         assert_eq!(truth.counted, 300, "every run after the first meeting");
         let calm = (self.world)(self.kind, self.seed, sitting.met).late_edits == 0.0;
         let wrong = differences(&truth, &snapshot, self.discovery, calm);
-        assert!(wrong.is_empty(), "seed {}: {} differences:\n{}", self.seed, wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
-        assert_eq!(sitting.platform.lock().unwrap().violations(), [] as [String; 0], "seed {}", self.seed);
+        assert!(
+            wrong.is_empty(),
+            "seed {}: {} differences:\n{}",
+            self.seed,
+            wrong.len(),
+            wrong[..wrong.len().min(40)].join("\n")
+        );
+        assert_eq!(
+            sitting.platform.lock().unwrap().violations(),
+            [] as [String; 0],
+            "seed {}",
+            self.seed
+        );
     }
 
     /// The platform, and a poller on it.
@@ -251,7 +322,17 @@ impl Exam {
             }
         };
         let store = Store::new(vec![spec()], usize::MAX);
-        Sitting { now, met, platform, status, updates, shutdown, poller: Some(poller), store, newest: Arc::default() }
+        Sitting {
+            now,
+            met,
+            platform,
+            status,
+            updates,
+            shutdown,
+            poller: Some(poller),
+            store,
+            newest: Arc::default(),
+        }
     }
 }
 
@@ -264,7 +345,13 @@ fn every_id(platform: &Platform, now: Timestamp) -> Vec<String> {
     match platform.kind() {
         Kind::Empirical => {
             let truth = platform.truth(now, |_| String::new());
-            truth.cases.keys().map(|(_, _, case)| case.clone()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+            truth
+                .cases
+                .keys()
+                .map(|(_, _, case)| case.clone())
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect()
         }
         Kind::SamplePlatform => (1..=400).map(|id: u32| id.to_string()).collect(),
     }
@@ -296,16 +383,25 @@ impl Sitting {
             }
         }
         let later = (self.now)() + SignedDuration::from_mins(5);
-        self.store.tick(later, u64::MAX).unwrap_or_else(|| Arc::clone(&self.newest))
+        self.store
+            .tick(later, u64::MAX)
+            .unwrap_or_else(|| Arc::clone(&self.newest))
     }
 
     /// One round.
     async fn round(&mut self) -> RoundResult {
         loop {
             let Message { update, .. } = self.updates.recv().await.expect("the poller has ended");
-            let ended = if let Update::RoundEnded { result, .. } = &update { Some(*result) } else { None };
+            let ended = if let Update::RoundEnded { result, .. } = &update {
+                Some(*result)
+            } else {
+                None
+            };
             let (now, scraped) = ((self.now)(), self.newest.generation);
-            let published = self.store.update(0, update, now, scraped).or_else(|| self.store.tick(now, scraped));
+            let published = self
+                .store
+                .update(0, update, now, scraped)
+                .or_else(|| self.store.tick(now, scraped));
             if let Some(snapshot) = published {
                 never_less(&self.newest, &snapshot);
                 self.newest = snapshot;
@@ -450,7 +546,10 @@ fn sit_all(exams: impl IntoIterator<Item = Exam>) {
 /// All of them in CI; fewer for a quick look.
 #[expect(clippy::disallowed_methods, reason = "a test's own knob")]
 fn seeds() -> std::ops::RangeInclusive<u64> {
-    1..=std::env::var("EXAM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(50)
+    1..=std::env::var("EXAM_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(50)
 }
 
 #[test]
@@ -465,31 +564,61 @@ fn every_number_of_the_sample_platform_equals_the_truth_for_every_seed() {
 
 /// A world in which nothing is edited or started again.
 fn calm(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
-    WorldOptions { late_edits: 0.0, restarts: 0.0, ..WorldOptions::exam(kind, seed, start) }
+    WorldOptions {
+        late_edits: 0.0,
+        restarts: 0.0,
+        ..WorldOptions::exam(kind, seed, start)
+    }
 }
 
 #[test]
 fn in_a_calm_world_the_gauges_are_exact_too() {
     sit_all((101..=103).flat_map(|seed| {
-        [Kind::Empirical, Kind::SamplePlatform].map(|kind| Exam { world: calm, ..Exam::of(kind, seed) })
+        [Kind::Empirical, Kind::SamplePlatform].map(|kind| Exam {
+            world: calm,
+            ..Exam::of(kind, seed)
+        })
     }));
 }
 
 #[test]
 fn every_way_of_discovery_counts_the_same() {
-    let empirical = [Discovery::Analytics, Discovery::Registry, Discovery::Static]
-        .map(|discovery| Exam { discovery, ..Exam::of(Kind::Empirical, 7) });
-    let sample = [Discovery::Samples, Discovery::Static].map(|discovery| Exam { discovery, ..Exam::of(Kind::SamplePlatform, 7) });
+    let empirical = [Discovery::Analytics, Discovery::Registry, Discovery::Static].map(|discovery| Exam {
+        discovery,
+        ..Exam::of(Kind::Empirical, 7)
+    });
+    let sample = [Discovery::Samples, Discovery::Static].map(|discovery| Exam {
+        discovery,
+        ..Exam::of(Kind::SamplePlatform, 7)
+    });
     sit_all(empirical.into_iter().chain(sample));
 }
 
+/// Calm: the platform serves single results in histories before a scarce budget comes to read their run, and takes that
+/// for a licence to edit it.
 #[test]
-fn a_budget_far_smaller_than_the_work_and_a_platform_of_many_workers_lose_nothing() {
-    let workers = Some(Limit { requests: 20, window: Duration::from_secs(60), workers: 4 });
-    sit_all([Kind::Empirical, Kind::SamplePlatform].into_iter().flat_map(|kind| {
-        [
-            Exam { requests_per_minute: 6.0, burst: 2, faults: 0.0, ..Exam::of(kind, 11) },
-            Exam { limit: workers, requests_per_minute: 100.0, burst: 20, ..Exam::of(kind, 12) },
-        ]
-    }));
+fn a_budget_far_smaller_than_the_work_loses_nothing() {
+    let scarce = |kind| Exam {
+        world: calm,
+        requests_per_minute: 6.0,
+        burst: 2,
+        ..Exam::of(kind, 11)
+    };
+    sit_all([Kind::Empirical, Kind::SamplePlatform].map(scarce));
+}
+
+#[test]
+fn a_platform_of_many_workers_that_count_separately_loses_nothing() {
+    let limit = Some(Limit {
+        requests: 20,
+        window: Duration::from_secs(60),
+        workers: 4,
+    });
+    let throttled = |kind| Exam {
+        limit,
+        requests_per_minute: 100.0,
+        burst: 20,
+        ..Exam::of(kind, 12)
+    };
+    sit_all([Kind::Empirical, Kind::SamplePlatform].map(throttled));
 }
