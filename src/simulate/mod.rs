@@ -18,6 +18,8 @@ mod truth;
 mod world;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;
