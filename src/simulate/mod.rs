@@ -15,6 +15,7 @@ mod run;
 mod sample_platform;
 mod serve;
 mod truth;
+mod wire;
 mod world;
 
 #[cfg(test)]
