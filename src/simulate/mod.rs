@@ -15,8 +15,11 @@ mod run;
 mod sample_platform;
 mod serve;
 mod truth;
+mod wire;
 mod world;
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;
 

@@ -64,6 +64,10 @@ pub struct WorldOptions {
     pub batch_max: usize,
     /// 413 or 400.
     pub batch_status: u16,
+    /// Counts and lengths of time are written as 12.0. The truth is that of 12.
+    pub counts_as_floats: bool,
+    /// Ids are written as texts. The truth is that of the numbers.
+    pub ids_as_text: bool,
     /// Sample Platform: every page that holds this run answers 500. The truth knows nothing of it.
     pub poisoned: Option<RunId>,
 }
@@ -99,6 +103,8 @@ impl WorldOptions {
             flaky_in_success: false,
             batch_max: 500,
             batch_status: 413,
+            counts_as_floats: false,
+            ids_as_text: false,
             poisoned: None,
         }
     }

@@ -1,7 +1,7 @@
 //! One run: everything that will ever happen to it, drawn when it is created. What is true of it at a moment is then a
 //! pure function of that moment, so a history does not depend on when anybody looked.
 
-use std::collections::HashSet;
+use std::ops::Deref;
 
 use super::case::{Case, Character};
 use super::dice::{Dice, Stream, scale};
@@ -49,8 +49,46 @@ pub(super) struct Attempt {
     pub(super) cancelling: Option<Ms>,
     pub(super) finished: Ms,
     pub(super) end: End,
-    /// Ascending by case; only those that are done before the end.
-    pub(super) results: Vec<CaseRun>,
+    pub(super) results: Results,
+}
+
+/// The results of an attempt, ascending by case; only those that are done before its end. Counted when they are written,
+/// because every list of runs asks for the counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Results {
+    rows: Vec<CaseRun>,
+    counts: [u64; CaseOutcome::COUNT],
+}
+
+impl From<Vec<CaseRun>> for Results {
+    fn from(rows: Vec<CaseRun>) -> Self {
+        let mut counts = [0; CaseOutcome::COUNT];
+        for result in &rows {
+            counts[result.outcome.index()] += 1;
+        }
+        Self { rows, counts }
+    }
+}
+
+impl Deref for Results {
+    type Target = [CaseRun];
+
+    fn deref(&self) -> &[CaseRun] {
+        &self.rows
+    }
+}
+
+impl Results {
+    /// Writes one result anew.
+    pub(super) fn change(&mut self, place: usize, change: impl FnOnce(&mut CaseRun)) {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.get_mut(place).map(change);
+        *self = rows.into();
+    }
+
+    pub(super) fn all_passed(&self) -> bool {
+        self.counts[CaseOutcome::Passed.index()] == self.rows.len() as u64
+    }
 }
 
 impl Attempt {
@@ -58,13 +96,8 @@ impl Attempt {
         self.finished <= now
     }
 
-    pub(super) fn result(&self, case: usize) -> Option<&CaseRun> {
-        let place = self.results.binary_search_by_key(&case, |result| result.case).ok()?;
-        self.results.get(place)
-    }
-
     pub(super) fn count(&self, outcome: CaseOutcome) -> u64 {
-        self.results.iter().filter(|result| result.outcome == outcome).count() as u64
+        self.results.counts[outcome.index()]
     }
 }
 
@@ -104,10 +137,29 @@ pub(super) struct Run {
     pub(super) restart_after: Option<Ms>,
     /// Whether its finished state has been served.
     pub(super) served_run: bool,
-    /// Cases whose result has been served after its end.
-    pub(super) served_cases: HashSet<usize>,
+    /// Results that have been served after its end.
+    pub(super) served_cases: Marks,
     /// When the last of it was served.
     pub(super) served_in_full: Option<Ms>,
+}
+
+/// A set of cases.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl Marks {
+    fn insert(&mut self, case: usize) {
+        let (word, bit) = (case / 64, 1 << (case % 64));
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let word = &mut self.words[word];
+        self.count += usize::from(*word & bit == 0);
+        *word |= bit;
+    }
 }
 
 impl Run {
@@ -136,17 +188,13 @@ impl Run {
     }
 
     /// Only then it matters what of it has been served.
-    fn will_be_rewritten(&self) -> bool {
+    pub(super) fn will_be_rewritten(&self) -> bool {
         self.edit_after.is_some() || self.restart_after.is_some()
     }
 
     fn note_served_in_full(&mut self, now: Ms) {
-        let all = self.served_run
-            && self
-                .current
-                .results
-                .iter()
-                .all(|result| self.served_cases.contains(&result.case));
+        // Nothing but results of the current attempt is served, so as many marks as results are all of them.
+        let all = self.served_run && self.served_cases.count == self.current.results.len();
         if all && self.served_in_full.is_none() {
             self.served_in_full = Some(now);
         }
@@ -232,7 +280,7 @@ impl Planner<'_> {
             first: None,
             poisoned: options.poisoned == Some(id),
             served_run: false,
-            served_cases: HashSet::new(),
+            served_cases: Marks::default(),
             served_in_full: None,
         }
     }
@@ -277,7 +325,7 @@ impl Planner<'_> {
             cancelling: None,
             finished: 0,
             end: End::Ended,
-            results: vec![],
+            results: Results::default(),
         };
         if self.kind == Kind::SamplePlatform {
             self.to_seconds(&mut attempt, duration, dice);
@@ -359,7 +407,7 @@ impl Planner<'_> {
         attempt.cancelling = Some(attempt.finished - (planned / 20).min(attempt.finished - started));
     }
 
-    fn results(&self, attempt: &Attempt, what: What<'_>, planned: Ms, dice: &mut Dice) -> Vec<CaseRun> {
+    fn results(&self, attempt: &Attempt, what: What<'_>, planned: Ms, dice: &mut Dice) -> Results {
         let started = attempt.started.unwrap_or(attempt.queued);
         let all: Vec<usize> = (0..self.cases.len()).collect();
         let chosen = what.custom.unwrap_or(&all);
@@ -371,7 +419,7 @@ impl Planner<'_> {
                 results.push(result);
             }
         }
-        results
+        results.into()
     }
 
     fn outcome(&self, case: &Case, what: What<'_>, dice: &mut Dice) -> CaseOutcome {

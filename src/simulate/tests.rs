@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::run::{Attempt, CaseRun, End};
+use super::run::{Attempt, CaseRun, End, Results};
 use super::world::World;
 use super::*;
 use crate::model::{CaseOutcome, RunOutcome};
@@ -973,7 +973,7 @@ fn the_truth_of_a_small_world_is_as_computed_by_hand() {
         cancelling: None,
         finished: zero + finished,
         end,
-        results,
+        results: Results::from(results),
     };
     use CaseOutcome::{Failed, Flaky, Passed};
     let attempts = [

@@ -160,7 +160,7 @@ impl Truth {
         if attempt.finished + run.lag > world.now {
             return;
         }
-        for result in &attempt.results {
+        for result in attempt.results.iter() {
             let case = self.case(world, key, result.case);
             case.results[result.outcome.index()] += 1;
             if let Some(duration) = result.duration {
@@ -190,7 +190,7 @@ impl Truth {
         if !run.is_visible(world.now) {
             return;
         }
-        for result in &attempt.results {
+        for result in attempt.results.iter() {
             let at = if world.kind == Kind::Empirical {
                 result.executed
             } else {
@@ -286,14 +286,7 @@ fn outcome(kind: Kind, attempt: &Attempt) -> RunOutcome {
         (_, End::Error(_)) => RunOutcome::Error,
         (Kind::Empirical, End::Ended) if attempt.count(CaseOutcome::Failed) == 0 => RunOutcome::Passed,
         (Kind::SamplePlatform, End::Ended) if attempt.results.is_empty() => RunOutcome::Error,
-        (Kind::SamplePlatform, End::Ended)
-            if attempt
-                .results
-                .iter()
-                .all(|result| result.outcome == CaseOutcome::Passed) =>
-        {
-            RunOutcome::Passed
-        }
+        (Kind::SamplePlatform, End::Ended) if attempt.results.all_passed() => RunOutcome::Passed,
         (_, End::Ended) => RunOutcome::Failed,
     }
 }
