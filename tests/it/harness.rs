@@ -69,10 +69,13 @@ pub(crate) fn short_world(kind: Kind, seed: u64) -> WorldOptions {
     }
 }
 
-/// A world where nothing happens any more.
+/// A world where nothing happens any more, and whose last runs tell of every case.
 pub(crate) fn quiet_world(kind: Kind) -> WorldOptions {
     WorldOptions {
         runs_after: Some(0),
+        errors: 0.0,
+        cancels: 0.0,
+        reruns: 0.0,
         ..short_world(kind, 7)
     }
 }
@@ -322,11 +325,7 @@ impl Exporter {
     pub(crate) async fn scrape(&self) -> Samples {
         let since = Instant::now();
         let page = self.get("/metrics").await;
-        assert!(
-            since.elapsed() < SCRAPE_MAX,
-            "a scrape took {:?}",
-            since.elapsed()
-        );
+        assert!(since.elapsed() < SCRAPE_MAX, "a scrape took {:?}", since.elapsed());
         assert_eq!(page.status, 200);
         Samples::parse(&page.body)
     }
@@ -341,15 +340,20 @@ impl Exporter {
     }
 
     /// Waits for so many further rounds of a source with this result.
-    pub(crate) async fn rounds(&self, source: &str, result: &str, more: u64) -> Samples {
-        let labels = [("source", source), ("result", result)];
-        let count = |samples: &Samples| samples.sum("testrun_exporter_rounds_total", &labels);
-        #[expect(clippy::cast_precision_loss, reason = "tests wait for a few rounds")]
-        let wanted = count(&self.scrape().await) + more as f64;
-        self.wait_until(&format!("{more} rounds of {source} with result {result}"), |samples| {
-            count(samples) >= wanted
+    pub(crate) async fn rounds(&self, source: &str, result: &str, more: u32) -> Samples {
+        let before = self.scrape().await.rounds(source, result);
+        let what = format!("{more} more rounds of {source} with result {result}");
+        self.wait_until(&what, |samples| {
+            samples.rounds(source, result) >= before + f64::from(more)
         })
         .await
+    }
+
+    /// Waits until there has been a round of a source with this result, perhaps long ago.
+    pub(crate) async fn had_round(&self, source: &str, result: &str) -> Samples {
+        let what = format!("a round of {source} with result {result}");
+        self.wait_until(&what, |samples| samples.rounds(source, result) > 0.0)
+            .await
     }
 
     pub(crate) async fn wait_for_log(&self, words: &str) {
@@ -436,9 +440,16 @@ impl Samples {
         self.one("testrun_up", &[("source", source)])
     }
 
+    /// How many rounds of a source have ended with this result.
+    pub(crate) fn rounds(&self, source: &str, result: &str) -> f64 {
+        let labels = [("source", source), ("result", result)];
+        self.sum("testrun_exporter_rounds_total", &labels)
+    }
+
     /// What upstream told, without the exporter's own health: the part that must not change while upstream is away.
     pub(crate) fn data(&self, source: &str) -> Self {
-        let is_data = |name: &str| name.starts_with("testrun_") && !name.starts_with("testrun_exporter_") && name != "testrun_up";
+        let is_data =
+            |name: &str| name.starts_with("testrun_") && !name.starts_with("testrun_exporter_") && name != "testrun_up";
         let of_source = |labels: &Labels| labels.get("source").is_some_and(|known| known == source);
         let mut data = self.0.clone();
         data.retain(|(name, labels), _| is_data(name) && of_source(labels));
@@ -508,5 +519,8 @@ fn parse_label_value(text: &str) -> Option<(String, &str)> {
 fn the_parser_reads_labels_with_everything_that_is_escaped() {
     let samples = Samples::parse("# HELP a b\na 1\nb{c=\"d \\\"e\\\", \\\\ f}\\n\",g=\"\"} +Inf\n");
     assert_eq!(samples.one("a", &[]), Some(1.0));
-    assert_eq!(samples.one("b", &[("c", "d \"e\", \\ f}\n"), ("g", "")]), Some(f64::INFINITY));
+    assert_eq!(
+        samples.one("b", &[("c", "d \"e\", \\ f}\n"), ("g", "")]),
+        Some(f64::INFINITY)
+    );
 }

@@ -111,6 +111,12 @@ impl Comparison<'_> {
                 ("case", case.as_str()),
             ];
             let with = |outcome| [of_case[0], of_case[1], of_case[2], ("outcome", outcome)];
+            let known = self.samples.of("testrun_case_results_total", &of_case).next().is_some();
+            if !known && truth.results == [0; CaseOutcome::COUNT] {
+                // Of what finished long before the first meeting, the newest runs are read: nothing was counted, so
+                // nothing is lost.
+                continue;
+            }
             for outcome in CaseOutcome::ALL {
                 let count = truth.results[outcome.index()];
                 self.count("testrun_case_results_total", &with(outcome.label()), count);
@@ -217,10 +223,17 @@ async fn counters_start_at_zero_whatever_the_platform_already_holds() {
     let exporter = Exporter::start(&files).await;
     exporter.rounds("shop", "success", 2).await;
     let samples = exporter.rounds("media", "success", 2).await;
-    for name in ["testrun_runs_total", "testrun_case_results_total", "testrun_run_cases_total"] {
+    for name in [
+        "testrun_runs_total",
+        "testrun_case_results_total",
+        "testrun_run_cases_total",
+    ] {
         for source in ["shop", "media"] {
             let labels = [("source", source)];
-            assert!(samples.of(name, &labels).count() > 0, "{name} of {source} is pre-created");
+            assert!(
+                samples.of(name, &labels).count() > 0,
+                "{name} of {source} is pre-created"
+            );
             assert_eq!(samples.sum(name, &labels), 0.0, "{name} of {source}");
         }
     }
@@ -253,7 +266,11 @@ async fn once_ends_badly_if_a_source_fails_and_still_prints_the_other_ones_data(
     assert_eq!((samples.up("shop"), samples.up("media")), (Some(0.0), Some(1.0)));
     assert_eq!(samples.data("shop").len(), 1, "nothing but testrun_source_info");
     assert_eq!(differences(&samples, "media", sample.kind, &truth(&sample)), "");
-    assert!(ended.stderr.contains("source=shop") && ended.stderr.contains("result=unreachable"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("source=shop") && ended.stderr.contains("result=unreachable"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use testrun_exporter::sources::Kind;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
-use crate::harness::{Exporter, Files, Samples, Upstream, short_world, wait_for, wall};
+use crate::harness::{Exporter, Files, Upstream, short_world, wait_for, wall};
 use crate::numbers::{all_right, at_rest, truth};
 
 /// A platform in trouble, and what must be said about that.
@@ -23,7 +23,7 @@ async fn impatient(kind: Kind) -> (Upstream, Exporter) {
     let upstream = Upstream::start(short_world(kind, 3), kind, "token").await;
     let files = Files::new(&[upstream.source("it", "token: token", "    request_timeout: 1s\n")]);
     let exporter = Exporter::start(&files).await;
-    exporter.rounds("it", "success", 1).await;
+    exporter.had_round("it", "success").await;
     (upstream, exporter)
 }
 
@@ -35,15 +35,11 @@ fn end_of_trouble(upstream: &Upstream) {
     upstream.platform().set_faults(FaultPlan::none());
 }
 
-fn failed_rounds(samples: &Samples, result: &str) -> f64 {
-    samples.sum("testrun_exporter_rounds_total", &[("source", "it"), ("result", result)])
-}
-
 async fn sits_out(kind: Kind, expected: Trouble) {
     let Trouble { fault, result, words } = expected;
     let (upstream, exporter) = impatient(kind).await;
     trouble(&upstream, fault);
-    let first = exporter.rounds("it", result, 1).await;
+    let first = exporter.had_round("it", result).await;
     // The world goes on, the numbers stand still.
     let second = exporter.rounds("it", result, 1).await;
     let (before, after) = (first.data("it"), second.data("it"));
@@ -51,10 +47,12 @@ async fn sits_out(kind: Kind, expected: Trouble) {
     assert!(before == after, "they moved:\n{}", before.difference(&after));
     assert_eq!(second.up("it"), Some(0.0));
     let log = exporter.process.log();
-    let told = |line: &&str| {
-        line.contains("source=it") && line.contains(&format!("result={result}")) && line.contains(words)
-    };
-    assert!(log.lines().any(|line| told(&line)), "{words:?} is not in the log:\n{log}");
+    let told =
+        |line: &&str| line.contains("source=it") && line.contains(&format!("result={result}")) && line.contains(words);
+    assert!(
+        log.lines().any(|line| told(&line)),
+        "{words:?} is not in the log:\n{log}"
+    );
 
     end_of_trouble(&upstream);
     let samples = exporter.rounds("it", "success", 1).await;
@@ -69,7 +67,7 @@ async fn an_empirical_that_resets_connections() {
     let trouble = Trouble {
         fault: Fault::Reset,
         result: "unreachable",
-        words: "/api/runs: ",
+        words: "/api/test-runs: the connection was reset",
     };
     sits_out(Kind::Empirical, trouble).await;
 }
@@ -128,7 +126,7 @@ async fn a_sample_platform_with_an_internal_error() {
 async fn an_empirical_that_forbids() {
     let (upstream, exporter) = impatient(Kind::Empirical).await;
     upstream.platform().set_forbidden(true);
-    let samples = exporter.rounds("it", "unauthorized", 1).await;
+    let samples = exporter.had_round("it", "unauthorized").await;
     assert_eq!(samples.up("it"), Some(0.0));
     exporter.wait_for_log("the server answered 403").await;
     // No retry, and no further round until the token changes or a long time has passed.
@@ -163,7 +161,7 @@ async fn a_long_retry_after_ends_the_round_and_nothing_is_asked_meanwhile() {
         retry_after: Some("120".to_owned()),
     };
     upstream.platform().script_fault(When::Next(1), fault);
-    let samples = exporter.rounds("it", "throttled", 1).await;
+    let samples = exporter.had_round("it", "throttled").await;
     assert_eq!(samples.up("it"), Some(1.0));
     exporter.wait_for_log("told to wait for 12").await;
     let asked = upstream.requests();
@@ -184,7 +182,9 @@ async fn a_redirect_to_another_origin_is_refused_and_the_token_stays_here() {
     let samples = exporter.rounds("it", "refused", 2).await;
     assert_eq!(samples.up("it"), Some(0.0));
     // Whoever connects to the trap now is this test: nobody stood in line before it.
-    let own = tokio::net::TcpStream::connect(trap.local_addr().unwrap()).await.unwrap();
+    let own = tokio::net::TcpStream::connect(trap.local_addr().unwrap())
+        .await
+        .unwrap();
     let own_address = own.local_addr().unwrap();
     drop(own);
     let (mut first, from) = trap.accept().await.unwrap();
@@ -227,7 +227,7 @@ async fn data_that_are_too_old_are_withdrawn_and_come_back() {
     let upstream = Upstream::start(short_world(Kind::Empirical, 4), Kind::Empirical, "token").await;
     let files = Files::new(&[upstream.source("it", "token: token", "    stale_after: 3s\n")]);
     let exporter = Exporter::start(&files).await;
-    exporter.rounds("it", "success", 1).await;
+    exporter.had_round("it", "success").await;
     upstream.platform().set_down(true);
     let stale = exporter
         .wait_until("the data vanish", |samples| {
@@ -271,7 +271,7 @@ async fn it_is_not_ready_before_the_first_round_has_ended_and_is_then_however_th
     })
     .await;
     let samples = exporter.scrape().await;
-    assert_eq!(failed_rounds(&samples, "unreachable"), 1.0);
+    assert_eq!(samples.rounds("it", "unreachable"), 1.0);
     assert_eq!(samples.up("it"), Some(0.0));
     assert_eq!(exporter.get("/-/healthy").await.status, 200);
 }

@@ -32,7 +32,10 @@ async fn sigterm_and_sigint_stop_it_well_and_soon_while_upstream_stalls() {
         let status = exporter.process.ended(STOP_MAX).await;
         assert_eq!(status.code(), Some(0), "after SIG{signal}");
         let log = exporter.process.log();
-        assert!(log.contains(&format!("signal=SIG{signal}")) && log.contains("msg=stopped"), "{log}");
+        assert!(
+            log.contains(&format!("signal=SIG{signal}")) && log.contains("msg=stopped"),
+            "{log}"
+        );
     }
 }
 
@@ -97,7 +100,11 @@ async fn every_problem_of_a_configuration_is_one_line_with_its_file_and_path() {
         let ended = output(program(&[command, &files.config()])).await;
         assert_eq!(ended.code, Some(2), "{command}: {}", ended.stderr);
         let file = files.path("config.yaml").display().to_string();
-        for path in ["sources.shop.polling", "sources.media.base_url", "sources.media.lookback"] {
+        for path in [
+            "sources.shop.polling",
+            "sources.media.base_url",
+            "sources.media.lookback",
+        ] {
             let of_path: Vec<_> = ended.stderr.lines().filter(|line| line.contains(path)).collect();
             assert_eq!(of_path.len(), 1, "{command}, {path}: {}", ended.stderr);
             assert!(of_path[0].contains(&file), "{}", of_path[0]);
@@ -158,7 +165,9 @@ async fn the_demo_says_where_to_look_and_two_platforms_are_there() {
     }
     let samples = demo
         .wait_until("both platforms are up", |samples| {
-            ["empirical", "sample_platform"].iter().all(|source| samples.up(source) == Some(1.0))
+            ["empirical", "sample_platform"]
+                .iter()
+                .all(|source| samples.up(source) == Some(1.0))
         })
         .await;
     for source in ["empirical", "sample_platform"] {
@@ -166,7 +175,11 @@ async fn the_demo_says_where_to_look_and_two_platforms_are_there() {
     }
     assert_eq!(demo.get("/-/ready").await.status, 200);
     let page = demo.get("/").await;
-    assert!(page.body.contains("sample_platform") && page.body.contains("/metrics"), "{}", page.body);
+    assert!(
+        page.body.contains("sample_platform") && page.body.contains("/metrics"),
+        "{}",
+        page.body
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,10 +199,7 @@ async fn the_simulated_platforms_alone_can_be_read_with_what_they_print() {
         let (kind, url, token) = (kind.label(), &urls[index], &tokens[index]);
         format!("  {name}: {{ kind: {kind}, base_url: '{url}', token: '{token}' }}\n")
     };
-    let files = Files::new(&[
-        source("a", Kind::Empirical, 0),
-        source("b", Kind::SamplePlatform, 1),
-    ]);
+    let files = Files::new(&[source("a", Kind::Empirical, 0), source("b", Kind::SamplePlatform, 1)]);
     let ended = output(program(&["once", &files.config()])).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let samples = Samples::parse(&ended.stdout);

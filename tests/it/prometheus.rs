@@ -31,8 +31,15 @@ fn installed() -> Vec<Installed> {
     let in_path = std::env::split_paths(&path).find(|directory| directory.join("prometheus").is_file());
     let named = variable("TESTRUN_PROMETHEUS_DIRS");
     let named = std::env::split_paths(&named).filter(|directory| !directory.as_os_str().is_empty());
-    let found: Vec<Installed> = in_path.into_iter().chain(named).map(|directory| programs(&directory)).collect();
-    assert!(!found.is_empty(), "no Prometheus: tests/scripts/install-prometheus.sh DIRECTORY brings two");
+    let found: Vec<Installed> = in_path
+        .into_iter()
+        .chain(named)
+        .map(|directory| programs(&directory))
+        .collect();
+    assert!(
+        !found.is_empty(),
+        "no Prometheus: tests/scripts/install-prometheus.sh DIRECTORY brings two"
+    );
     found
 }
 
@@ -152,7 +159,14 @@ async fn assert_taken_whole(prometheus: &Prometheus) {
     assert_eq!(prometheus.query(dropped).await, [] as [Value; 0]);
     assert_eq!(prometheus.value("min_over_time(up[1h])").await, Some(1.0));
     let log = prometheus.process.log();
-    for words in ["duplicate", "out of order", "out-of-order", "out of bounds", "Append failed", "Error on ingesting"] {
+    for words in [
+        "duplicate",
+        "out of order",
+        "out-of-order",
+        "out of bounds",
+        "Append failed",
+        "Error on ingesting",
+    ] {
         assert!(!log.contains(words), "{words:?} in the log:\n{log}");
     }
 }
@@ -186,7 +200,12 @@ async fn is_scraped_by(installed: &Installed) {
     prometheus.wait_for(gone, None).await;
     prometheus.wait_for("testrun_up{source=\"shop\"}", Some(0.0)).await;
     prometheus.wait_for("testrun_up{source=\"media\"}", Some(1.0)).await;
-    assert!(!prometheus.query("testrun_runs_total{source=\"media\"}").await.is_empty());
+    assert!(
+        !prometheus
+            .query("testrun_runs_total{source=\"media\"}")
+            .await
+            .is_empty()
+    );
     empirical.platform().set_down(false);
     prometheus.wait_for("testrun_up{source=\"shop\"}", Some(1.0)).await;
     assert_taken_whole(&prometheus).await;
@@ -224,6 +243,10 @@ async fn promtool_finds_nothing_to_say_about_the_exposition() {
         child.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
         let ended = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success() && said.is_empty(), "{}: {said}", promtool.display());
+        assert!(
+            ended.status.success() && said.is_empty(),
+            "{}: {said}",
+            promtool.display()
+        );
     }
 }
