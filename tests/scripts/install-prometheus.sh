@@ -38,6 +38,7 @@ fi
 apt=$(mktemp -d)
 trap 'rm -rf "$apt"' EXIT
 mkdir -p "$apt"/{lists/partial,archives/partial,packages}
+# shellcheck disable=SC2016 # apt's own placeholder
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
 cat >"$apt/apt.conf" <<CONF
 Dir::Etc::SourceList "$apt/sources.list";
@@ -57,7 +58,7 @@ unpack() {
   local suite=$1 package
   echo "deb [signed-by=$KEYRING] ${mirror:-http://deb.debian.org/debian/} $suite main" >"$apt/sources.list"
   APT_CONFIG=$apt/apt.conf apt-get update -q || return
-  rm -rf "$apt/packages" "$directory/usr"
+  rm -rf "$apt/packages" "${directory:?}/usr"
   mkdir "$apt/packages"
   (cd "$apt/packages" && APT_CONFIG=$apt/apt.conf apt-get download -q prometheus promtool) || return
   for package in "$apt/packages"/*.deb; do
