@@ -588,10 +588,11 @@ fn the_recorded_runs_are_read_as_they_are() {
     assert_eq!((&*run.group.environment, &*run.group.branch), ("windows", "master"));
 }
 
-/// A Sample Platform of whole runs: (id, status, hours ago, results as (test, status)).
-fn platform(
-    runs: Vec<(u64, &'static str, i64, Vec<(u64, &'static str)>)>,
-) -> impl Fn(&Request) -> Result<Value, Rejection> {
+/// A whole run: id, status, hours ago, results as (test, status).
+type WholeRun = (u64, &'static str, i64, Vec<(u64, &'static str)>);
+
+/// A Sample Platform of whole runs.
+fn platform(runs: Vec<WholeRun>) -> impl Fn(&Request) -> Result<Value, Rejection> {
     let row = |(id, status, hours, _): &(u64, &str, i64, Vec<_>)| {
         json!({"run_id": id, "status": status, "platform": "linux",
         "branch": "master", "created_at": ago(hours * 60 + 10), "started_at": ago(hours * 60 + 8),

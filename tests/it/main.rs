@@ -1,4 +1,16 @@
 //! The integration tests, one binary: rooms together, in virtual time; the shipped binary on real sockets.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "all of this binary is tests: a panic is how a test says no, and what it prints is shown if it does"
+)]
+
+mod credentials;
 mod exam;
+mod harness;
+mod numbers;
+mod outages;
+mod process;
+mod prometheus;
 mod rooms;

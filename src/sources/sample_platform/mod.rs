@@ -931,7 +931,7 @@ impl Source for SamplePlatform {
     }
 
     fn progress(&self) -> Progress {
-        let due = self.by_history().then(|| self.samples_due()).unwrap_or_default();
+        let due = if self.by_history() { self.samples_due() } else { vec![] };
         let oldest = due
             .iter()
             .filter_map(|id| self.samples.get(id).and_then(|sample| sample.refreshed))
