@@ -56,11 +56,8 @@ fn a_demo_shows_a_regression_a_flip_and_a_queue_within_two_minutes_and_moves_all
         assert!(regressed, "{kind:?}");
         assert!(seen.values().any(|outcomes| outcomes.len() > 1), "{kind:?}: {seen:?}");
         assert!(queued >= 5, "{kind:?}: {queued}");
-        // The first runs are still on their way then.
-        assert!(
-            still.iter().all(|second| *second <= 20),
-            "{kind:?}: nothing new at {still:?}"
-        );
+        // The first runs take their time; of 24 looks nearly every one must show something new.
+        assert!(still.len() <= 3, "{kind:?}: nothing new at {still:?}");
         assert!(before.counted > 15, "{kind:?}: {}", before.counted);
         let trunk = |branch: &str| matches!(branch, "main" | "master");
         let on_trunk: u64 = before
