@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::platform::{Asked, Page, Route, Served};
-use super::run::{CaseRun, End, Ms, Run};
+use super::run::{Attempt, CaseRun, End, Ms, Run};
 use super::wire::{Count, Id, Iso, Style};
 use super::world::World;
 use crate::model::CaseOutcome;
@@ -160,6 +160,7 @@ pub(super) fn state(run: &Run, now: Ms) -> &'static str {
     }
     match attempt {
         _ if attempt.cancelling.is_some_and(|at| at <= now) => "cancelling",
+        _ if run.is_paused(now) => "paused",
         _ if attempt.started.is_some_and(|at| at <= now) => "started",
         _ if now < attempt.pending_until => "pending",
         _ => "queued",
@@ -185,6 +186,8 @@ struct Item<'a> {
     commit: Option<&'a str>,
     created_at: Iso,
     duration: Option<Count>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment_id: Option<Id>,
     environment_name: Option<String>,
     environment_slug: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,6 +211,11 @@ struct Item<'a> {
     total_count: Count,
 }
 
+/// Whether the run's times are not told.
+pub(super) fn hides_times(world: &World, attempt: &Attempt) -> bool {
+    world.options.null_cancelled_times && attempt.end == End::Cancelled && attempt.is_finished(world.now)
+}
+
 /// What the list and the details have in common.
 fn item<'a>(world: &'a World, run: &'a Run) -> Item<'a> {
     let (now, attempt, style) = (world.now, &run.current, Style::of(&world.options));
@@ -219,7 +227,7 @@ fn item<'a>(world: &'a World, run: &'a Run) -> Item<'a> {
     };
     let duration = attempt
         .started
-        .filter(|_| attempt.is_finished(now) && !run.nulls.duration)
+        .filter(|_| attempt.is_finished(now) && !run.nulls.duration && !hides_times(world, attempt))
         .map(|started| attempt.finished - started);
     let duration = duration.map(|ms| {
         if world.options.duration_in_seconds {
@@ -236,8 +244,9 @@ fn item<'a>(world: &'a World, run: &'a Run) -> Item<'a> {
         commit: (!run.nulls.commit).then_some(&run.commit),
         created_at: Iso::millis(run.created),
         duration: duration.map(|ms| style.count(ms)),
-        environment_name: Some(title(slug)),
-        environment_slug: Some(slug),
+        environment_id: None,
+        environment_name: (!run.odd.nameless).then(|| title(slug)),
+        environment_slug: (!run.odd.nameless).then_some(slug),
         error_code: None,
         failed_count: count(failed),
         flaky_count: (!run.nulls.flaky_count).then(|| count(flaky)),
@@ -273,7 +282,7 @@ impl<'a> Wanted<'a> {
             since: days.map(|days| world.now.saturating_sub(days.saturating_mul(DAY))),
             id: asked.param("id"),
             branch: asked.param("branch"),
-            state: asked.param("state"),
+            state: asked.param("state").filter(|_| !world.options.ignores_state_filter),
             failed: asked.param("result").map(|result| result == "failed"),
             environments: asked.param("environment_ids").map(|ids| ids.split(',').collect()),
         }
@@ -356,16 +365,20 @@ fn list(world: &World, asked: &Asked) -> Result<Page, Page> {
         usize::try_from((page - 1).saturating_mul(per_page)).unwrap_or(usize::MAX),
         usize::try_from(per_page).unwrap_or(20),
     );
-    let (mut items, mut total) = (vec![], 0_usize);
-    for run in world.runs.iter().rev().filter(|run| wanted.matches(world, run)) {
-        if total >= start && items.len() < size {
-            items.push(Item {
-                state: world.options.list_tells_state.then(|| state(run, world.now)),
-                ..item(world, run)
-            });
-        }
-        total += 1;
+    let mut newest_first: Vec<&Run> = world.runs.iter().filter(|run| wanted.matches(world, run)).collect();
+    if world.options.created_ties > 0.0 {
+        // The sort is stable: runs of one instant stay in the order of their ids, which is the wrong one.
+        newest_first.sort_by_key(|run| std::cmp::Reverse(run.created));
+    } else {
+        newest_first.reverse();
     }
+    let total = newest_first.len();
+    let shown = newest_first.into_iter().skip(start).take(size);
+    let items = shown.map(|run| Item {
+        state: world.options.list_tells_state.then(|| state(run, world.now)),
+        ..item(world, run)
+    });
+    let items = items.collect();
     let style = Style::of(&world.options);
     let body = List {
         data: ListData {
@@ -415,11 +428,13 @@ fn details(world: &World, id: &str) -> Result<Page, Page> {
     let run = found.ok_or_else(|| Page::new(404, &error("Test run not found")))?;
     let (now, attempt) = (world.now, &run.current);
     let finished = attempt.is_finished(now);
+    let told = !hides_times(world, attempt);
     let item = Item {
+        environment_id: (world.options.null_environments > 0.0).then(|| environment_id(run.environment)),
         state: Some(state(run, now)),
         test_run_head_sha: Some((!run.nulls.commit).then_some(&run.commit)),
-        run_started_at: Some(attempt.started.filter(|at| *at <= now).map(Iso::millis)),
-        run_ended_at: Some(finished.then_some(Iso::millis(attempt.finished))),
+        run_started_at: Some(attempt.started.filter(|at| told && *at <= now).map(Iso::millis)),
+        run_ended_at: Some((told && finished).then_some(Iso::millis(attempt.finished))),
         summary_url: Some(finished.then(|| format!("https://reports.example.com/{}/summary.json", run.id))),
         error_code: match attempt.end {
             End::Error(code) if finished => code,
@@ -428,10 +443,14 @@ fn details(world: &World, id: &str) -> Result<Page, Page> {
         ..item(world, run)
     };
     let results: &[CaseRun] = if finished { &attempt.results } else { &[] };
+    let all = !world.options.details_list_failures_only;
+    let shown = results
+        .iter()
+        .filter(|result| all || result.outcome != CaseOutcome::Passed);
     let body = Details {
         data: DetailsData {
             test_run: DetailsBody {
-                flattened_summary_details: results.iter().map(|result| detail(world, result)).collect(),
+                flattened_summary_details: shown.map(|result| detail(world, result)).collect(),
                 project: project(Style::of(&world.options), None),
                 test_run: item,
             },
@@ -739,7 +758,9 @@ fn history(world: &World, body: &[u8]) -> Result<Page, Page> {
     for id in ids {
         let Some(index) = world.case(id) else { continue };
         let mut rows = vec![];
-        for (run, result) in known(world, index, since, until, environment).take(most) {
+        let told = known(world, index, since, until, environment)
+            .flat_map(|(run, result)| std::iter::repeat_n((run, result), world.copies(run, result)));
+        for (run, result) in told.take(most) {
             rows.push(row(style, run, result));
             if run.will_be_rewritten() {
                 served.push(Served::Case(run.id, index));

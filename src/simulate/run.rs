@@ -111,6 +111,15 @@ pub(super) struct Nulls {
     pub(super) build_url: bool,
 }
 
+/// What is told of a run against all documents.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Odd {
+    /// "paused" for a part of its execution.
+    pub(super) paused: bool,
+    /// No environment slug.
+    pub(super) nameless: bool,
+}
+
 /// A run and its future.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
@@ -129,12 +138,15 @@ pub(super) struct Run {
     /// After its end, the analytics know of it so much later (Empirical).
     pub(super) lag: Ms,
     pub(super) nulls: Nulls,
+    pub(super) odd: Odd,
     /// The set of cases that it was created for; `None` is all.
     pub(super) custom: Option<Vec<usize>>,
     pub(super) poisoned: bool,
     /// So long after its end it will be edited or restarted, if it has been served in full.
     pub(super) edit_after: Option<Ms>,
     pub(super) restart_after: Option<Ms>,
+    /// So long after its end a cancelled run gets another verdict.
+    pub(super) verdict_after: Option<Ms>,
     /// Whether its finished state has been served.
     pub(super) served_run: bool,
     /// Results that have been served after its end.
@@ -168,6 +180,15 @@ impl Run {
         self.first.as_deref().unwrap_or(&self.current)
     }
 
+    /// Whether it is told as paused. In truth it is being executed.
+    pub(super) fn is_paused(&self, now: Ms) -> bool {
+        let during = |started: Ms| {
+            let third = (self.current.finished - started) / 3;
+            (started + third..started + 2 * third).contains(&now)
+        };
+        self.odd.paused && self.current.started.is_some_and(during)
+    }
+
     /// Whether the analytics know of its (current) results.
     pub(super) fn is_visible(&self, now: Ms) -> bool {
         self.current.finished + self.lag <= now
@@ -189,7 +210,7 @@ impl Run {
 
     /// Only then it matters what of it has been served.
     pub(super) fn will_be_rewritten(&self) -> bool {
-        self.edit_after.is_some() || self.restart_after.is_some()
+        self.edit_after.is_some() || self.restart_after.is_some() || self.verdict_after.is_some()
     }
 
     fn note_served_in_full(&mut self, now: Ms) {
@@ -210,6 +231,18 @@ const ERROR_CODES: &[(&str, bool, bool)] = &[
     ("worker_interrupted", true, true),
     ("merge_reports_failed", true, false),
 ];
+
+/// In a showcase, of so many runs in a row the ones of these places are created nearly at once.
+const PEAK_PERIOD: usize = 24;
+const PEAK: std::ops::Range<usize> = 5..14;
+/// So many runs are executed side by side while a queue is built up.
+const QUEUE_SLOTS: Ms = 3;
+
+/// The place of a run in a peak of creations, if it is in one. History has none.
+pub(super) fn peak(index: usize, runs_before: usize) -> Option<usize> {
+    let place = index.checked_sub(runs_before)? % PEAK_PERIOD;
+    PEAK.contains(&place).then(|| place - PEAK.start)
+}
 
 /// What an attempt is an attempt of.
 #[derive(Clone, Copy)]
@@ -251,7 +284,7 @@ impl Planner<'_> {
             .chance(options.late_edits)
             .then(|| dice.wait(millis(options.edit_grace)));
         let restart = self.kind == Kind::SamplePlatform && dice.chance(options.restarts);
-        Run {
+        let mut run = Run {
             id,
             index,
             environment,
@@ -263,6 +296,8 @@ impl Planner<'_> {
                 0
             },
             nulls,
+            odd: Odd::default(),
+            verdict_after: None,
             edit_after,
             restart_after: restart.then(|| dice.wait(millis(options.edit_grace))),
             current: {
@@ -282,7 +317,31 @@ impl Planner<'_> {
             served_run: false,
             served_cases: Marks::default(),
             served_in_full: None,
-        }
+        };
+        self.make_odd(&mut run);
+        run
+    }
+
+    /// Draws what is odd about a run, from dice of their own: an odd world has the history of an ordinary one.
+    fn make_odd(&self, run: &mut Run) {
+        let options = self.options;
+        let mut dice = Dice::new(options.seed, Stream::Odd, run.index as u64);
+        run.odd = Odd {
+            paused: dice.chance(options.undocumented_states),
+            nameless: self.kind == Kind::Empirical && dice.chance(options.null_environments),
+        };
+        let judged = self.kind == Kind::SamplePlatform && dice.chance(options.late_verdicts);
+        let later = dice.wait(millis(options.edit_grace));
+        let has_verdict = run.current.end == End::Cancelled && !run.current.results.is_empty();
+        run.verdict_after = (judged && has_verdict).then_some(later);
+    }
+
+    /// How much longer a run waits in a queue that has built up.
+    fn queued_behind(&self, index: usize) -> Ms {
+        let place = self.options.showcase.then(|| peak(index, self.options.runs_before));
+        place
+            .flatten()
+            .map_or(0, |place| place as Ms * millis(self.options.run_duration) / QUEUE_SLOTS)
     }
 
     /// Draws the second attempt of a restarted run.
@@ -312,7 +371,7 @@ impl Planner<'_> {
         what.calm = dice.chance(if is_trunk(what.branch) { 0.04 } else { 0.25 });
         let part = if what.custom.is_some() { 0.4 } else { 1.0 };
         let duration = scale(millis(options.run_duration), part * dice.fraction(0.5, 1.5));
-        let wait = dice.wait(millis(options.queue_wait));
+        let wait = dice.wait(millis(options.queue_wait)) + self.queued_behind(what.index);
         let mut attempt = Attempt {
             queued,
             pending_until: if dice.chance(0.3) {

@@ -232,7 +232,9 @@ fn is_within(at: Ms, (after, before): (Option<Ms>, Option<Ms>)) -> bool {
 pub(super) fn state(run: &Run, now: Ms) -> &'static str {
     let attempt = &run.current;
     if !attempt.is_finished(now) {
-        return if attempt.prepared.is_some_and(|at| at <= now) {
+        return if run.is_paused(now) {
+            "paused"
+        } else if attempt.prepared.is_some_and(|at| at <= now) {
             "running"
         } else {
             "queued"
@@ -608,7 +610,7 @@ fn history(world: &World, text: &str, asked: &Asked) -> Result<Page, Page> {
         let done = world.results(case).filter(|(run, result)| {
             result.executed <= world.now && status.is_none_or(|status| word(result.outcome) == status) && is_wanted(run)
         });
-        rows.extend(done);
+        rows.extend(done.flat_map(|(run, result)| std::iter::repeat_n((run, result), world.copies(run, result))));
     }
     // Newest run first; within a run, the tests stay in their order.
     rows.sort_by_key(|(run, _)| std::cmp::Reverse(run.id));

@@ -1,19 +1,25 @@
 //! A world: cases, runs and the present. It only moves forward, and moves itself to whatever time it is told.
 //! Knows nothing of HTTP, JSON, tokens or limits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::case::{Case, cases};
-use super::dice::{Dice, Stream};
+use super::case::{Case, cases, showcase};
+use super::dice::{Dice, Stream, scale};
 use super::options::WorldOptions;
-use super::run::{CaseRun, Ms, Planner, Run, millis};
+use super::run::{CaseRun, End, Ms, Planner, Run, millis, peak};
+use super::truth::Truth;
 use crate::model::{CaseOutcome, RunId};
 use crate::sources::Kind;
 
 /// The first run's id: not 1 for Empirical, so that a mixed-up index is noticed.
 const EMPIRICAL_RUN_ID_FIRST: RunId = 4001;
+
+/// Runs are forgotten in batches: so many in one time of keeping.
+const PRUNES: Ms = 16;
+/// In a peak, runs are created so quickly one after the other.
+const PEAK_GAP: Ms = 300;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -28,6 +34,12 @@ pub(super) struct World {
     by_case: Vec<Vec<Place>>,
     /// Runs that may be edited or restarted one day.
     rewritable: Vec<RunId>,
+    /// How many runs have been forgotten, all of them older than those that are left.
+    forgotten: usize,
+    /// What a reader has counted of them that has looked since the start, by branch (within: by none).
+    pub(super) folded: BTreeMap<Option<String>, Truth>,
+    /// When the last of them was finished.
+    pub(super) folded_until: Ms,
     pub(super) now: Ms,
     /// When the next run is created.
     next: Ms,
@@ -48,13 +60,16 @@ struct Place {
 
 impl World {
     pub(super) fn new(kind: Kind, options: WorldOptions) -> Self {
-        let cases = cases(
+        let mut cases = cases(
             kind,
             options.seed,
             options.cases,
             options.environments.len(),
             options.runs_before,
         );
+        if options.showcase {
+            showcase(&mut cases, options.runs_before);
+        }
         let start = options.start.as_millisecond();
         let case_ids = cases.iter().enumerate().map(|(place, case)| (case.id.clone(), place));
         let mut world = Self {
@@ -64,6 +79,9 @@ impl World {
             cases,
             runs: vec![],
             rewritable: vec![],
+            forgotten: 0,
+            folded: BTreeMap::new(),
+            folded_until: i64::MIN,
             now: start,
             next: 0,
             stop: i64::MAX,
@@ -90,7 +108,7 @@ impl World {
     }
 
     fn create(&mut self, created: Ms) {
-        let index = self.runs.len();
+        let index = self.created();
         let first = if self.kind == Kind::Empirical {
             EMPIRICAL_RUN_ID_FIRST
         } else {
@@ -110,10 +128,37 @@ impl World {
     }
 
     fn gap(&self) -> Ms {
-        let index = self.runs.len() as u64;
-        Dice::new(self.options.seed, Stream::Gap, index)
-            .wait(millis(self.options.run_interval))
-            .max(1)
+        let (options, index) = (&self.options, self.created());
+        let interval = millis(options.run_interval);
+        if Dice::new(options.seed, Stream::Tie, index as u64).chance(options.created_ties) {
+            return 0;
+        }
+        if options.showcase {
+            // Steady, so that there is something new at each look.
+            let mut dice = Dice::new(options.seed, Stream::Show, index as u64);
+            return peak(index, options.runs_before)
+                .map_or_else(|| scale(interval, dice.fraction(0.7, 1.3)), |_| PEAK_GAP);
+        }
+        Dice::new(options.seed, Stream::Gap, index as u64).wait(interval).max(1)
+    }
+
+    /// How many runs have ever been created.
+    fn created(&self) -> usize {
+        self.forgotten + self.runs.len()
+    }
+
+    /// How often a history tells a result.
+    pub(super) fn copies(&self, run: &Run, result: &CaseRun) -> usize {
+        let rate = self.options.history_duplicates;
+        // Asked for each row of each history: no dice where there is nothing to draw.
+        let is_double = rate > 0.0
+            && Dice::new(
+                self.options.seed,
+                Stream::Duplicate,
+                (run.id << 20) ^ result.case as u64,
+            )
+            .chance(rate);
+        1 + usize::from(is_double)
     }
 
     /// Moves the present. Time that lies in the past changes nothing.
@@ -124,11 +169,12 @@ impl World {
             self.next += self.gap();
         }
         self.rewrite_served();
+        self.forget();
     }
 
     /// Whether the next run will ever be created.
     pub(super) fn will_create(&self) -> bool {
-        let after = self.runs.len() - self.options.runs_before;
+        let after = self.created() - self.options.runs_before;
         self.next <= self.stop && self.options.runs_after.is_none_or(|max| after < max)
     }
 
@@ -173,6 +219,30 @@ impl World {
         })
     }
 
+    /// Forgets runs that are old enough, and keeps what has been counted of them.
+    fn forget(&mut self) {
+        let keep = millis(self.options.keep_for);
+        let oldest = self.now.saturating_sub(keep);
+        let is_time = |run: &Run| run.created < oldest.saturating_sub(keep / PRUNES);
+        if !self.runs.first().is_some_and(is_time) {
+            return;
+        }
+        let is_old = |run: &&Run| run.created < oldest && run.current.finished + run.lag < oldest;
+        let count = self.runs.iter().take_while(is_old).count();
+        let gone: Vec<Run> = self.runs.drain(..count).collect();
+        self.forgotten += count;
+        let mut folded = std::mem::take(&mut self.folded);
+        for run in &gone {
+            Truth::fold(&mut folded, self, run);
+            self.folded_until = self.folded_until.max(run.current.finished);
+        }
+        self.folded = folded;
+        let forgotten = self.forgotten;
+        for places in &mut self.by_case {
+            places.retain(|place| place.run as usize >= forgotten);
+        }
+    }
+
     /// Edits and restarts whose time has come. Only what was served in full is changed, so that what a reader who counts
     /// the first version must have counted stays defined.
     fn rewrite_served(&mut self) {
@@ -196,8 +266,13 @@ impl World {
                 run.restart_after = None;
                 run.edit_after = None;
                 forget_results(by_case, run);
-                run.first = Some(Box::new(std::mem::replace(&mut run.current, again)));
+                run.verdict_after = None;
+                let replaced = std::mem::replace(&mut run.current, again);
+                run.first.get_or_insert(Box::new(replaced));
                 note_results(by_case, kind, run);
+            } else if run.verdict_after.is_some_and(due) {
+                run.verdict_after = None;
+                judge_late(run, now);
             } else if run.edit_after.is_some_and(due) {
                 run.edit_after = None;
                 edit(run, planner.options.seed);
@@ -205,6 +280,13 @@ impl World {
             run.will_be_rewritten()
         });
     }
+}
+
+/// A row of the worker that comes after the cancellation: the run was tested after all, and is completed now.
+fn judge_late(run: &mut Run, now: Ms) {
+    run.first.get_or_insert(Box::new(run.current.clone()));
+    run.current.end = End::Ended;
+    run.current.finished = now.div_euclid(1000) * 1000;
 }
 
 fn note_results(by_case: &mut [Vec<Place>], kind: Kind, run: &Run) {
@@ -252,5 +334,5 @@ fn edit(run: &mut Run, seed: u64) {
             (result.outcome, result.differs) = (CaseOutcome::Failed, true);
         }
     });
-    run.first = Some(Box::new(original));
+    run.first.get_or_insert(Box::new(original));
 }
