@@ -26,4 +26,4 @@ metrics:
 
 # The documentation of the code, private items included.
 doc:
-    RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+    RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --no-deps --document-private-items

@@ -24,8 +24,7 @@ major_of() {
 
 if ! command -v prometheus >/dev/null || ! command -v promtool >/dev/null; then
   "${root[@]}" apt-get update -q
-  # No service is wanted, only the programs.
-  "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -yq --no-install-recommends prometheus
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends prometheus
 fi
 prometheus --version 2>&1 | head -n 1
 
