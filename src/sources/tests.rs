@@ -347,7 +347,7 @@ fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_
         1000,
         &mut |request| shop.answer(request),
     );
-    let batch = r#"POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":2,"limit_per_test_case":20}"#;
+    let batch = r#"POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":2,"limit_per_test_case":10}"#;
     assert_eq!(later.requests[1..], [batch]);
     assert!(
         later

@@ -581,16 +581,19 @@ fn in_a_calm_world_the_gauges_are_exact_too() {
     }));
 }
 
+/// Calm: where results come from histories, the platform serves those of a run before its end is known, and takes that
+/// for a licence to edit it.
 #[test]
 fn every_way_of_discovery_counts_the_same() {
-    let empirical = [Discovery::Analytics, Discovery::Registry, Discovery::Static].map(|discovery| Exam {
+    let exam = |kind, discovery| Exam {
         discovery,
-        ..Exam::of(Kind::Empirical, 7)
-    });
-    let sample = [Discovery::Samples, Discovery::Static].map(|discovery| Exam {
-        discovery,
-        ..Exam::of(Kind::SamplePlatform, 7)
-    });
+        world: calm,
+        ..Exam::of(kind, 7)
+    };
+    let empirical = [Discovery::Analytics, Discovery::Registry, Discovery::Static];
+    let sample = [Discovery::Samples, Discovery::Static];
+    let empirical = empirical.map(|discovery| exam(Kind::Empirical, discovery));
+    let sample = sample.map(|discovery| exam(Kind::SamplePlatform, discovery));
     sit_all(empirical.into_iter().chain(sample));
 }
 

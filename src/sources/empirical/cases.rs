@@ -18,7 +18,7 @@ const TRIES_MAX: u32 = 5;
 
 /// Entries asked for per case at the first refresh, at a follow-up, and at the most (the platform's own limit).
 pub(super) const FIRST_LIMIT: u64 = 50;
-const FOLLOW_UP_LIMIT: u64 = 20;
+const FOLLOW_UP_LIMIT: u64 = 10;
 pub(super) const LIMIT_MAX: u64 = 1000;
 
 /// Entries asked for in one request at the most, so that an answer stays near a megabyte.
