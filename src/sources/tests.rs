@@ -370,6 +370,46 @@ fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_
 }
 
 #[test]
+fn a_run_that_does_not_name_its_environment_is_told_when_the_analytics_do() {
+    let mut shop = Shop::new(&[(1, "ended", 500), (2, "ended", 400)]);
+    let mut source = empirical();
+    let nameless = |shop: &Shop, request: &Request| {
+        let mut reply = shop.answer(request)?;
+        if request.endpoint() == "/api/test-runs" {
+            for row in reply["data"]["test_runs"]["items"].as_array_mut().unwrap() {
+                if row["id"] != 1 {
+                    row["environment_slug"] = Value::Null;
+                }
+            }
+        } else if request.path() == "/api/test-runs/2" || request.path() == "/api/test-runs/3" {
+            reply["data"]["test_run"]["testRun"]["environment_slug"] = Value::Null;
+        }
+        Ok(reply)
+    };
+    let first = round(&mut source, &mut |request| nameless(&shop, request));
+    let told: BTreeMap<u64, Name> = first
+        .runs()
+        .iter()
+        .map(|run| (run.id, run.group.environment.clone()))
+        .collect();
+    assert_eq!(told, BTreeMap::from([(1, "prod".into()), (2, "prod".into())]));
+    shop.runs.insert(3, ("ended", 6));
+    let said = round(&mut source, &mut |request| nameless(&shop, request));
+    assert_eq!(said.runs(), Vec::<&Run>::new(), "nobody has said where it ran");
+    shop.shown.push(3);
+    let later = now() + SignedDuration::from_mins(3);
+    let said = round_at(&mut source, later, 1000, &mut |request| nameless(&shop, request));
+    assert_eq!(
+        said.runs()
+            .iter()
+            .map(|run| (run.id, &*run.group.environment))
+            .collect::<Vec<_>>(),
+        [(3, "prod")]
+    );
+    assert!(said.results().iter().any(|result| result.run == 3));
+}
+
+#[test]
 fn results_that_lag_are_asked_for_again_ever_later_and_at_last_taken_from_the_run() {
     let mut shop = Shop::new(&[(1, "ended", 500)]);
     let mut source = empirical();

@@ -159,6 +159,11 @@ impl Cases {
         }
     }
 
+    /// Whether results of this run are still to come.
+    pub(super) fn awaits(&self, run: RunId) -> bool {
+        self.awaited.contains_key(&run)
+    }
+
     /// The cases worth asking about now: those of new runs first, then the ones that have waited longest.
     fn due(&self, now: Timestamp) -> Vec<(u8, Timestamp, &Name)> {
         let mut waiting: BTreeSet<&Name> = BTreeSet::new();
