@@ -625,3 +625,78 @@ fn a_platform_of_many_workers_that_count_separately_loses_nothing() {
     };
     sit_all([Kind::Empirical, Kind::SamplePlatform].map(throttled));
 }
+
+/// A quiet world: one more run after the first meeting, of 120 cases, and then nothing.
+fn one_more_run(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    WorldOptions {
+        cases: 120,
+        runs_after: Some(1),
+        reruns: 0.0,
+        errors: 0.0,
+        cancels: 0.0,
+        list_tells_state: true,
+        analytics_lag: (Duration::ZERO, Duration::from_secs(120)),
+        ..WorldOptions::new(kind, seed, start)
+    }
+}
+
+/// What was asked after the first round, as `count endpoint`, with the number of rounds.
+async fn requests_after_the_first_round(exam: Exam) -> (usize, Vec<String>) {
+    let mut sitting = exam.begin().await;
+    assert_eq!(sitting.round().await, RoundResult::Success);
+    let first = sitting.platform.lock().unwrap().journal().entries().len();
+    sitting.watch(0.0, |rest| rest > REST).await;
+    let truth = sitting.truth().await;
+    assert_eq!(truth.counted, 1);
+    let platform = sitting.platform.lock().unwrap();
+    assert_eq!(platform.violations(), [] as [String; 0]);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in platform.journal().entries().iter().skip(first) {
+        *counts.entry(entry.endpoint).or_default() += 1;
+    }
+    let list = if exam.kind == Kind::Empirical {
+        "/api/test-runs"
+    } else {
+        "/runs"
+    };
+    let rounds = counts.remove(list).unwrap_or_default();
+    // Left over from the first meeting, a few a round: one for each case that has never passed.
+    let last_passes = counts
+        .remove("/api/v2/analytics/test-case-last-pass-per-env")
+        .unwrap_or_default();
+    assert!(last_passes <= 20, "{last_passes} of 120 cases have never passed");
+    (
+        rounds,
+        counts
+            .into_iter()
+            .map(|(endpoint, count)| format!("{count} {endpoint}"))
+            .collect(),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_round_is_one_request_and_a_finished_run_its_details_and_a_batch_for_each_fifty_cases() {
+    let exam = Exam {
+        world: one_more_run,
+        faults: 0.0,
+        ..Exam::of(Kind::Empirical, 5)
+    };
+    let (rounds, others) = requests_after_the_first_round(exam).await;
+    assert!(rounds > REST, "{rounds} rounds");
+    assert_eq!(
+        others,
+        ["1 /api/test-runs/{id}", "3 /api/v2/analytics/test-case-history/batch"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_round_is_one_request_and_a_finished_run_a_page_for_each_hundred_results() {
+    let exam = Exam {
+        world: one_more_run,
+        faults: 0.0,
+        ..Exam::of(Kind::SamplePlatform, 5)
+    };
+    let (rounds, others) = requests_after_the_first_round(exam).await;
+    assert!(rounds > REST, "{rounds} rounds");
+    assert_eq!(others, ["2 /runs/{run_id}/samples"]);
+}
