@@ -24,6 +24,7 @@ use self::view::{AppView, SourceView};
 use crate::cli::{REVISION, RUSTC_VERSION};
 use crate::config::{Config, SourceConfig};
 use crate::metrics::Format;
+use crate::metrics::ends::Ends;
 use crate::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn, Throttle};
 use crate::metrics::render::render;
 use crate::model::{ActiveState, ErrorCode, Notice, RoundResult};
@@ -111,8 +112,7 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     let publisher = tokio::spawn(publisher.run(updates));
     let view = AppView {
         publication,
-        own: parts.own,
-        ends: Default::default(),
+        ends: Ends::new(parts.own),
         sources: parts.views,
         healthy,
         wall,

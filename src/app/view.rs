@@ -1,74 +1,26 @@
 //! What the web server is shown: the newest exposition, and the sources' states in words.
 //! Every call returns at once; nothing here changes anything but the note that a scrape happened.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::publish::Publication;
 use crate::config::SourceConfig;
 use crate::metrics::Format;
-use crate::metrics::own::Own;
-use crate::metrics::render::Rendered;
+use crate::metrics::ends::{Complete, Ends};
 use crate::status::{Health, Report, Shared};
 use crate::web;
 
 /// What the server needs of the application.
 pub(super) struct AppView {
     pub(super) publication: Arc<Publication>,
-    pub(super) own: Own,
-    /// What the last scrapes ended with, by format.
-    pub(super) ends: [ArcSwapOption<End>; Format::ALL.len()],
+    pub(super) ends: Ends,
     pub(super) sources: Vec<SourceView>,
     pub(super) healthy: Arc<AtomicBool>,
     pub(super) wall: fn() -> Timestamp,
-}
-
-/// Our own health is read anew for each scrape, but not more often than this: reading it takes longer than all the rest of
-/// a scrape, and nobody can tell the difference but who scrapes in a loop.
-const OWN_HEALTH_AGE_MAX: SignedDuration = SignedDuration::from_secs(1);
-
-/// Below this, compressing saves less than its own header and a packet.
-const GZIP_BYTES_MIN: u64 = 1024;
-
-/// What ends a scrape: our own health, for one snapshot and one format.
-pub(super) struct End {
-    /// The compressed end fits this one only. Weak, because nobody may ever scrape in this format again.
-    of: Weak<Rendered>,
-    at: Timestamp,
-    text: Bytes,
-    packed: Bytes,
-}
-
-impl End {
-    fn serves(&self, rendered: &Arc<Rendered>, now: Timestamp) -> bool {
-        let age = now.duration_since(self.at);
-        std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(rendered)) && !age.is_negative() && age < OWN_HEALTH_AGE_MAX
-    }
-}
-
-impl AppView {
-    fn end(&self, rendered: &Arc<Rendered>, format: Format) -> Arc<End> {
-        let now = (self.wall)();
-        let place = &self.ends[format as usize];
-        if let Some(end) = place.load_full().filter(|end| end.serves(rendered, now)) {
-            return end;
-        }
-        let exposition = rendered.exposition(format);
-        let text = exposition.text_end(&self.own.render(now, format));
-        let end = Arc::new(End {
-            of: Arc::downgrade(rendered),
-            at: now,
-            packed: exposition.packed_end(&text),
-            text,
-        });
-        place.store(Some(Arc::clone(&end)));
-        end
-    }
 }
 
 /// One source as people see it.
@@ -204,19 +156,11 @@ impl web::View for AppView {
             web::Format::Text => Format::Text,
             web::Format::OpenMetrics => Format::OpenMetrics,
         };
-        let exposition = rendered.exposition(format);
-        let end = self.end(&rendered, format);
-        let length = exposition.text_bytes() + end.text.len() as u64;
-        let gzipped = wanted.gzip && length >= GZIP_BYTES_MIN;
-        let (body, end) = if gzipped {
-            (exposition.packed(), &end.packed)
-        } else {
-            (exposition.texts(), &end.text)
-        };
+        let Complete { body, end, gzipped } = self.ends.complete(&rendered, format, wanted.gzip, (self.wall)());
         web::Scrape {
             generation: rendered.generation,
-            body: Arc::clone(body),
-            end: end.clone(),
+            body,
+            end,
             gzipped,
         }
     }

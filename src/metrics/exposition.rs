@@ -199,15 +199,16 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Adds a segment; compresses it if it is new, or new behind what stands before it. `twin` may be the same text in
-    /// another exposition, whose piece will do if it stands behind the same line.
+    /// Adds a segment; compresses it if it is new, or new behind what stands before it. `twin` stands in this place in
+    /// another exposition; its piece will do if it has the same text behind the same line.
     pub(crate) fn push(&mut self, segment: &mut Segment, twin: Option<&Segment>) {
         if segment.text.is_empty() {
             return;
         }
         let before = self.texts.last().map_or(&[][..], |text| last_line(text));
         if !segment.is_packed_behind(before) {
-            segment.packed = match twin.filter(|twin| twin.is_packed_behind(before)) {
+            let twin = twin.filter(|twin| twin.is_packed_behind(before) && twin.text == segment.text);
+            segment.packed = match twin {
                 Some(twin) => twin.packed.clone(),
                 None => Some(self.packer.pack(&segment.text, before)),
             };
@@ -241,3 +242,6 @@ fn last_line(text: &[u8]) -> &[u8] {
         .map_or(0, |place| place + 1);
     &end[start..]
 }
+
+#[cfg(test)]
+mod tests;

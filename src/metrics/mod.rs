@@ -6,6 +6,7 @@
 
 mod blocks;
 pub mod catalog;
+pub mod ends;
 pub mod exposition;
 pub mod own;
 pub mod render;
