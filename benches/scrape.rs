@@ -5,7 +5,6 @@
 //! the whole process, the client's share included, on both sides of a ratio.
 
 #![allow(unsafe_code, clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used)]
-#![expect(missing_docs, reason = "a benchmark")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;

@@ -33,7 +33,7 @@ pub struct Exposition {
     texts: Arc<[Bytes]>,
     text_bytes: u64,
     packed: Arc<[Bytes]>,
-    crc: Hasher,
+    crc: u32,
 }
 
 impl Exposition {
@@ -64,7 +64,7 @@ impl Exposition {
     /// What ends the gzip member, for the text that [`Self::text_end`] has made.
     #[must_use]
     pub fn packed_end(&self, text_end: &[u8]) -> Bytes {
-        let mut crc = self.crc.clone();
+        let mut crc = Hasher::new_with_initial(self.crc);
         crc.update(text_end);
         let mut end = Vec::with_capacity(text_end.len() + 64);
         push_stored(&mut end, text_end, true);
@@ -103,6 +103,8 @@ pub(crate) struct Segment {
     pub(crate) text: Bytes,
     /// Samples in it.
     pub(crate) series: u64,
+    /// Where its last line begins.
+    last_line: usize,
     packed: Option<Packed>,
 }
 
@@ -111,13 +113,16 @@ struct Packed {
     /// What the piece may refer to: the end of the text before it.
     before: Box<[u8]>,
     piece: Bytes,
-    crc: Hasher,
+    crc: u32,
+    shift: Shift,
 }
 
 impl Segment {
     pub(crate) fn new(text: impl Into<Bytes>, series: u64) -> Self {
+        let text = text.into();
         Self {
-            text: text.into(),
+            last_line: last_line(&text),
+            text,
             series,
             packed: None,
         }
@@ -165,12 +170,11 @@ impl Packer {
             piece.clear();
             push_stored(piece, text, false);
         }
-        let mut crc = Hasher::new();
-        crc.update(text);
         Packed {
             before: before.into(),
             piece: Bytes::copy_from_slice(piece),
-            crc,
+            crc: crc32fast::hash(text),
+            shift: Shift::of(text.len()),
         }
     }
 }
@@ -181,8 +185,10 @@ pub(crate) struct Assembly<'a> {
     format: Format,
     texts: Vec<Bytes>,
     text_bytes: u64,
+    /// Where the last line of the last text begins.
+    last_line: usize,
     packed: Vec<u8>,
-    crc: Hasher,
+    crc: u32,
 }
 
 impl<'a> Assembly<'a> {
@@ -194,8 +200,9 @@ impl<'a> Assembly<'a> {
             format,
             texts: Vec::new(),
             text_bytes: 0,
+            last_line: 0,
             packed,
-            crc: Hasher::new(),
+            crc: 0,
         }
     }
 
@@ -205,7 +212,7 @@ impl<'a> Assembly<'a> {
         if segment.text.is_empty() {
             return;
         }
-        let before = self.texts.last().map_or(&[][..], |text| last_line(text));
+        let before = self.texts.last().map_or(&[][..], |text| &text[self.last_line..]);
         if !segment.is_packed_behind(before) {
             let twin = twin.filter(|twin| twin.is_packed_behind(before) && twin.text == segment.text);
             segment.packed = match twin {
@@ -213,10 +220,11 @@ impl<'a> Assembly<'a> {
                 None => Some(self.packer.pack(&segment.text, before)),
             };
         }
-        if let Some(Packed { piece, crc, .. }) = &segment.packed {
+        if let Some(Packed { piece, crc, shift, .. }) = &segment.packed {
             self.packed.extend_from_slice(piece);
-            self.crc.combine(crc);
+            self.crc = shift.apply(self.crc) ^ crc;
         }
+        self.last_line = segment.last_line;
         self.text_bytes += segment.text.len() as u64;
         self.texts.push(segment.text.clone());
     }
@@ -232,15 +240,48 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// The last line of a text that ends with a line feed, or as much of its end as is kept.
-fn last_line(text: &[u8]) -> &[u8] {
-    let end = &text[text.len().saturating_sub(BEFORE_BYTES_MAX)..];
-    let whole = end.len().saturating_sub(1);
-    let start = end[..whole]
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |place| place + 1);
-    &end[start..]
+/// Where the last line of a text that ends with a line feed begins, or as much of its end as is kept.
+fn last_line(text: &[u8]) -> usize {
+    let from = text.len().saturating_sub(BEFORE_BYTES_MAX);
+    let whole = text.len().saturating_sub(1).max(from);
+    let feed = text[from..whole].iter().rposition(|byte| *byte == b'\n');
+    feed.map_or(from, |place| from + place + 1)
+}
+
+/// What appending some bytes does to the checksum of what stands before them: it multiplies it by x^(8 * bytes), modulo the
+/// polynomial of gzip's CRC-32. Kept with each piece, because finding it takes 20 times as long as using it, and all pieces
+/// are joined for each publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shift(u32);
+
+impl Shift {
+    fn of(bytes: usize) -> Self {
+        // Bit 31 is x^0; from there on, towards bit 0, the powers rise.
+        let (mut product, mut power, mut left) = (1 << 31, 1 << 23, bytes);
+        while left > 0 {
+            if left & 1 == 1 {
+                product = multiply(product, power);
+            }
+            power = multiply(power, power);
+            left >>= 1;
+        }
+        Self(product)
+    }
+
+    fn apply(self, crc: u32) -> u32 {
+        multiply(self.0, crc)
+    }
+}
+
+/// The product of two polynomials, modulo that of CRC-32, all with their bits reversed.
+fn multiply(a: u32, mut b: u32) -> u32 {
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    let mut product = 0;
+    for bit in (0..32).rev() {
+        product ^= b & 0_u32.wrapping_sub(a >> bit & 1);
+        b = b >> 1 ^ POLYNOMIAL & 0_u32.wrapping_sub(b & 1);
+    }
+    product
 }
 
 #[cfg(test)]

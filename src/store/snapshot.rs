@@ -91,7 +91,7 @@ pub struct CaseRow {
 }
 
 /// A run that has moved a count: what a person who sees the count move wants to open.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CountedRun {
     /// Its identity within the source.
     pub run: RunId,

@@ -1,6 +1,8 @@
 //! The shipped binary's expositions in the hands of those who read them: curl, gzip, Python, Node, promtool, Prometheus.
 //! They need these programs, and some of a minute, so they are asked for: `cargo test --test it scrape -- --ignored`.
 
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -106,6 +106,15 @@ fn a_twin_lends_its_piece_only_behind_the_same_line() {
 
 proptest! {
     #[test]
+    fn checksums_of_parts_join_like_crc32fast_joins_them(one in "[a-z]{0,40}", other in "[a-z]{0,3000}") {
+        let mut expected = Hasher::new();
+        expected.update(one.as_bytes());
+        expected.update(other.as_bytes());
+        let joined = Shift::of(other.len()).apply(crc32fast::hash(one.as_bytes())) ^ crc32fast::hash(other.as_bytes());
+        prop_assert_eq!(joined, expected.finalize());
+    }
+
+    #[test]
     fn whatever_the_pieces_are_the_member_is_their_text(
         texts in proptest::collection::vec("([a-c{}=\" ]{0,40}\n){0,8}|\\PC{0,30}\n|x{2000}\n", 0..12),
         end in "[a-z \n]{0,200}",
