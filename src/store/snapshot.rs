@@ -189,3 +189,42 @@ impl Histogram {
         self.counts.iter().sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(run: RunId, second: i64) -> Arc<CountedRun> {
+        Arc::new(CountedRun {
+            run,
+            url: None,
+            at: Timestamp::from_second(second).ok(),
+        })
+    }
+
+    #[test]
+    fn the_newest_run_is_remembered_in_whatever_order_runs_are_counted() {
+        let mut newest = None;
+        for (run, expected) in [
+            (counted(7, 100), 7),
+            (counted(9, 50), 7),
+            (counted(8, 100), 8),
+            (counted(7, 100), 8),
+        ] {
+            run.remember_in(&mut newest);
+            assert_eq!(newest.as_ref().map(|known| known.run), Some(expected));
+        }
+    }
+
+    #[test]
+    fn each_bucket_remembers_its_own_newest_run_and_what_was_observed_of_it() {
+        let mut histogram = Histogram::new(&[10.0, 60.0]);
+        for (seconds, run) in [(10.0, 1), (11.0, 3), (59.0, 2), (1e6, 4)] {
+            histogram.observe_run(seconds, &counted(run, 100));
+        }
+        assert_eq!((&histogram.counts[..], histogram.count()), (&[1, 2, 1][..], 4));
+        let remembered = histogram.counted.iter().flatten();
+        let remembered: Vec<_> = remembered.map(|(run, seconds)| (run.run, *seconds)).collect();
+        assert_eq!(remembered, [(1, 10.0), (3, 11.0), (4, 1e6)]);
+    }
+}
