@@ -158,6 +158,9 @@ fn gzipped(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// A series' value of a case.
+type Value = fn(&CaseRow) -> f64;
+
 /// The same series in the prometheus crate; their types do not matter to the cost.
 fn registry(snapshot: &Snapshot) -> Registry {
     let registry = Registry::new();
@@ -170,7 +173,7 @@ fn registry(snapshot: &Snapshot) -> Registry {
     let with_outcome = ["source", "environment", "branch", "case", "outcome"];
     let results = vector("testrun_case_results_total", &with_outcome);
     let last_outcome = vector("testrun_case_last_outcome", &with_outcome);
-    let others: [(&str, fn(&CaseRow) -> f64); 7] = [
+    let others: [(&str, Value); 7] = [
         ("testrun_case_retries_total", |row| row.retries as f64),
         ("testrun_case_duration_seconds_sum", |row| row.duration_sum),
         ("testrun_case_duration_seconds_count", |row| row.duration_count as f64),
@@ -225,7 +228,7 @@ fn own() -> Own {
         poll_interval: Duration::from_secs(60),
         stale_after: Duration::from_secs(900),
     };
-    own.source("shop", &info);
+    let _source = own.source("shop", &info);
     own
 }
 

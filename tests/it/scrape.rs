@@ -2,6 +2,7 @@
 //! They need these programs, and some of a minute, so they are asked for: `cargo test --test it scrape -- --ignored`.
 
 #![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
+#![allow(clippy::disallowed_methods, reason = "programs that are waited for run in real time")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
