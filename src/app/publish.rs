@@ -1,15 +1,15 @@
 //! The one task that owns the store: takes updates, publishes rendered snapshots, lets held counts go after a scrape.
 //! Never polls, never serves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::metrics::own::SourceOwn;
-use crate::metrics::render::{Rendered, render};
+use crate::metrics::render::{Rendered, Renderer, render};
 use crate::poll::Message;
 use crate::store::{Snapshot, SourceSnapshot, Store};
 
@@ -45,6 +45,8 @@ pub(super) struct Publisher {
     /// By source: how old its data may be before they are withdrawn.
     pub(super) stale_after: Vec<SignedDuration>,
     pub(super) publication: Arc<Publication>,
+    /// Keeps what it rendered last. Locked by one publication at a time, so never waited for.
+    pub(super) renderer: Arc<Mutex<Option<Renderer>>>,
     pub(super) wall: fn() -> Timestamp,
 }
 
@@ -88,7 +90,16 @@ impl Publisher {
             tell_projects(&self.owns, source);
         }
         let fresh = self.fresh(&snapshot, (self.wall)());
-        match tokio::task::spawn_blocking(move || render(&fresh)).await {
+        let renderer = Arc::clone(&self.renderer);
+        let render = move || {
+            let mut place = renderer.lock().unwrap_or_else(PoisonError::into_inner);
+            // Taken out: after a panic it would not be whole, and a new one only has more to do.
+            let mut renderer = place.take().unwrap_or_default();
+            let rendered = renderer.render(&fresh);
+            *place = Some(renderer);
+            rendered
+        };
+        match tokio::task::spawn_blocking(render).await {
             Ok(rendered) => self.publication.rendered.store(Arc::new(rendered)),
             Err(error) => tracing::error!(%error, "a snapshot could not be rendered; the one before it is served"),
         }

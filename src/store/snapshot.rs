@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunOutcome};
+use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunId, RunOutcome};
 
 /// All sources' data at one moment.
 #[derive(Debug, Clone, Default)]
@@ -59,12 +59,14 @@ pub struct GroupRow {
     pub duration: Histogram,
     /// Creation to start.
     pub queue: Histogram,
+    /// The newest run counted under each outcome.
+    pub counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     /// The run that ended last.
     pub last: Option<Run>,
 }
 
 /// One case in one group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CaseRow {
     /// Where.
     pub group: Group,
@@ -84,6 +86,41 @@ pub struct CaseRow {
     pub last_pass: Option<Timestamp>,
     /// Failures since then.
     pub consecutive_failures: u64,
+    /// The newest run counted under each outcome.
+    pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
+}
+
+/// A run that has moved a count: what a person who sees the count move wants to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountedRun {
+    /// Its identity within the source.
+    pub run: RunId,
+    /// A link to what was tested or to the run.
+    pub url: Option<Name>,
+    /// When it ended.
+    pub at: Option<Timestamp>,
+}
+
+impl CountedRun {
+    pub(super) fn new(run: &Run) -> Self {
+        Self {
+            run: run.id,
+            url: run.build_url.clone(),
+            at: run.ended,
+        }
+    }
+
+    /// Runs may be counted in any order.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        (self.at, self.run) > (other.at, other.run)
+    }
+
+    /// Puts itself where the newest run is remembered, unless a newer one is there.
+    pub(super) fn remember_in(self: &Arc<Self>, newest: &mut Option<Arc<Self>>) {
+        if newest.as_ref().is_none_or(|known| self.is_newer_than(known)) {
+            *newest = Some(Arc::clone(self));
+        }
+    }
 }
 
 /// The newest result of a case in a group.
@@ -106,6 +143,8 @@ pub struct Histogram {
     pub counts: Vec<u64>,
     /// Sum of the observations.
     pub sum: f64,
+    /// The newest run counted in each bucket, and its observation.
+    pub counted: Vec<Option<(Arc<CountedRun>, f64)>>,
 }
 
 impl Histogram {
@@ -116,23 +155,76 @@ impl Histogram {
             bounds,
             counts: vec![0; bounds.len() + 1],
             sum: 0.0,
+            counted: vec![None; bounds.len() + 1],
         }
     }
 
     /// Adds one observation.
     pub fn observe(&mut self, value: f64) {
-        let bucket = self
-            .bounds
-            .iter()
-            .position(|bound| value <= *bound)
-            .unwrap_or(self.bounds.len());
+        let bucket = self.bucket(value);
         self.counts[bucket] += 1;
         self.sum += value;
+    }
+
+    /// Adds what was observed of a run.
+    pub(super) fn observe_run(&mut self, value: f64, run: &Arc<CountedRun>) {
+        self.observe(value);
+        let bucket = self.bucket(value);
+        let newest = &mut self.counted[bucket];
+        if newest.as_ref().is_none_or(|(known, _)| run.is_newer_than(known)) {
+            *newest = Some((Arc::clone(run), value));
+        }
+    }
+
+    fn bucket(&self, value: f64) -> usize {
+        self.bounds
+            .iter()
+            .position(|bound| value <= *bound)
+            .unwrap_or(self.bounds.len())
     }
 
     /// How many observations there are.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(run: RunId, second: i64) -> Arc<CountedRun> {
+        Arc::new(CountedRun {
+            run,
+            url: None,
+            at: Timestamp::from_second(second).ok(),
+        })
+    }
+
+    #[test]
+    fn the_newest_run_is_remembered_in_whatever_order_runs_are_counted() {
+        let mut newest = None;
+        for (run, expected) in [
+            (counted(7, 100), 7),
+            (counted(9, 50), 7),
+            (counted(8, 100), 8),
+            (counted(7, 100), 8),
+        ] {
+            run.remember_in(&mut newest);
+            assert_eq!(newest.as_ref().map(|known| known.run), Some(expected));
+        }
+    }
+
+    #[test]
+    fn each_bucket_remembers_its_own_newest_run_and_what_was_observed_of_it() {
+        let mut histogram = Histogram::new(&[10.0, 60.0]);
+        for (seconds, run) in [(10.0, 1), (11.0, 3), (59.0, 2), (1e6, 4)] {
+            histogram.observe_run(seconds, &counted(run, 100));
+        }
+        assert_eq!((&histogram.counts[..], histogram.count()), (&[1, 2, 1][..], 4));
+        let remembered = histogram.counted.iter().flatten();
+        let remembered: Vec<_> = remembered.map(|(run, seconds)| (run.run, *seconds)).collect();
+        assert_eq!(remembered, [(1, 10.0), (3, 11.0), (4, 1e6)]);
     }
 }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::cases::{Cases, Counts, Entry, Order, Recent, Row};
 use super::release::{Held, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
-use super::snapshot::{CaseRow, GroupRow, Histogram, SourceSnapshot};
+use super::snapshot::{CaseRow, CountedRun, GroupRow, Histogram, SourceSnapshot};
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
     RunOutcome,
@@ -61,6 +61,7 @@ struct GroupState {
     cases: [u64; CaseOutcome::COUNT],
     duration: Histogram,
     queue: Histogram,
+    counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     shown: Shown,
     rows: HashMap<CaseIndex, Row>,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
@@ -74,6 +75,7 @@ impl GroupState {
             cases: [0; CaseOutcome::COUNT],
             duration: Histogram::new(RUN_DURATION_BOUNDS),
             queue: Histogram::new(RUN_QUEUE_BOUNDS),
+            counted: Default::default(),
             shown: Shown::Never,
             rows: HashMap::new(),
             sorted: Vec::new(),
@@ -82,15 +84,17 @@ impl GroupState {
 
     fn count(&mut self, run: &Run) {
         let length = |seconds: &f64| seconds.is_finite() && *seconds >= 0.0;
+        let counted = Arc::new(CountedRun::new(run));
         self.runs[run.outcome.index()] += 1;
+        counted.remember_in(&mut self.counted[run.outcome.index()]);
         for (sum, count) in self.cases.iter_mut().zip(run.counts) {
             *sum += count.unwrap_or(0);
         }
         if let Some(seconds) = run.duration_seconds.filter(length) {
-            self.duration.observe(seconds);
+            self.duration.observe_run(seconds, &counted);
         }
         if let Some(seconds) = run.queue_seconds().filter(length) {
-            self.queue.observe(seconds);
+            self.queue.observe_run(seconds, &counted);
         }
     }
 
@@ -135,6 +139,8 @@ pub struct SourceState {
     clock: Timestamp,
     /// The end of the last good round.
     as_of: Timestamp,
+    /// The run whose results were counted last, for the next one of them.
+    counted: Option<Arc<CountedRun>>,
     published: Option<Arc<SourceSnapshot>>,
     /// What `published` shows as zeros and is more.
     held: Vec<Held>,
@@ -154,6 +160,7 @@ impl SourceState {
             environments: BTreeMap::new(),
             clock: Timestamp::MIN,
             as_of: Timestamp::MIN,
+            counted: None,
             published: None,
             held: Vec::new(),
         }
@@ -336,6 +343,14 @@ impl SourceState {
             row.recent.insert(entry);
             if known.counted {
                 row.counts.add(result);
+                // Results come run by run: one copy of what is remembered of a run will do for all of its cases.
+                let counted = CountedRun::new(&known.run);
+                if self.counted.as_deref() != Some(&counted) {
+                    self.counted = Some(Arc::new(counted));
+                }
+                if let Some(counted) = &self.counted {
+                    counted.remember_in(&mut row.counted[result.outcome.index()]);
+                }
             }
         } else if let Some(row) = group.rows.get_mut(&case)
             && row.recent.replace(entry)
@@ -525,6 +540,7 @@ impl SourceState {
                     retries: 0,
                     duration_sum: 0.0,
                     duration_count: 0,
+                    counted: Default::default(),
                     ..truth.clone()
                 });
                 moment.hold(moved, since, || Truth::Case {
@@ -557,6 +573,7 @@ impl SourceState {
                 cases: group.cases,
                 duration: group.duration.clone(),
                 queue: group.queue.clone(),
+                counted: group.counted.clone(),
                 last: last.get(name).map(|run| Run::clone(run)),
             };
             let Some(since) = group.shown.show(moment.now, moment.generation, moment.scraped) else {
@@ -569,6 +586,7 @@ impl SourceState {
                 cases: [0; CaseOutcome::COUNT],
                 duration: Histogram::new(RUN_DURATION_BOUNDS),
                 queue: Histogram::new(RUN_QUEUE_BOUNDS),
+                counted: Default::default(),
                 ..truth.clone()
             });
             moment.hold(moved, since, || Truth::Group {
@@ -687,5 +705,6 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last: standing.last,
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
+        counted: row.counted.clone(),
     }
 }

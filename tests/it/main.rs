@@ -14,3 +14,4 @@ mod outages;
 mod process;
 mod prometheus;
 mod rooms;
+mod scrape;
