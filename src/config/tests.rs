@@ -772,6 +772,12 @@ fn what_is_allowed_is_allowed() {
         Duration::from_secs(3 * 3600),
         "a slow source is not stale between its rounds"
     );
+    let slow = ok(&empirical("rate_limit: { requests_per_minute: 0.2 }"));
+    assert_eq!(
+        slow.sources[0].poll.stale_after,
+        Duration::from_secs(3000),
+        "nor within a round that its budget stretches"
+    );
     assert_eq!(
         source.source.environments.get("12").map(String::as_str),
         Some("staging")

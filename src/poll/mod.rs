@@ -236,7 +236,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
         Some(result)
     }
 
-    /// What the budget allows in one interval, or at once after a quiet time, less the run list's own request.
+    /// What the budget allows within one interval, less the run list's own request. The burst counts only as far as it is
+    /// there now: a slow budget that has just been used up would take hours over a round of a full burst.
     fn allowance(&self) -> usize {
         let minutes = self.parts.settings.interval.as_secs_f64() / 60.0;
         #[expect(
@@ -245,8 +246,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
             reason = "a float's cast saturates"
         )]
         let paced = (self.parts.settings.requests_per_minute * minutes) as usize;
-        let at_once = usize::try_from(self.parts.settings.burst).unwrap_or(usize::MAX);
-        paced.max(at_once).saturating_sub(1).clamp(1, ALLOWANCE_MAX)
+        let at_once = usize::try_from(self.budget.at_once(self.elapsed())).unwrap_or(usize::MAX);
+        paced.saturating_add(at_once).saturating_sub(1).clamp(1, ALLOWANCE_MAX)
     }
 
     /// Asks what the source wants asked, one request after the other.
