@@ -593,6 +593,10 @@ fn the_web_section_is_checked() {
         &["c.yaml: web.config_file: TLS and passwords are not supported by this build yet; expected null"],
     );
     check(
+        &beside("web: { enable_lifecycle: true }"),
+        &["c.yaml: web.enable_lifecycle: POST /-/reload is not supported by this build yet; expected false"],
+    );
+    check(
         &beside("state: { directory: x }"),
         &["c.yaml: state.directory: a ledger on disk is not supported by this build yet; expected null"],
     );
