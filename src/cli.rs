@@ -70,10 +70,10 @@ pub struct Flags {
     /// The path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH", global = true)]
     pub telemetry_path: Option<String>,
-    /// TLS and passwords, in the exporter-toolkit format
+    /// TLS and passwords, in the exporter-toolkit format; not supported by this build yet
     #[arg(long = "web.config.file", value_name = "FILE", global = true)]
     pub web_config_file: Option<String>,
-    /// Offer POST /-/reload
+    /// Offer POST /-/reload; not supported by this build yet
     #[arg(long = "web.enable-lifecycle", action = ArgAction::SetTrue, global = true)]
     pub enable_lifecycle: bool,
     /// What is logged: error, warn, info, debug or trace [default: info]

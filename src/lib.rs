@@ -5,7 +5,8 @@
 //! ```text
 //! main -> app -> config, poll, store, metrics, web, simulate
 //! poll -> sources -> transport (Request, Reply)      what to ask, when to ask
-//! poll -> transport (trait), metrics::own            how it is sent, what it cost
+//! poll -> transport (trait)                          how it is sent
+//! app: poll::Observer -> metrics::own                what it cost
 //! store -> model                                     what is counted, once
 //! metrics::render -> store::Snapshot, model, catalog what is shown
 //! web -> nothing of ours                             how it is served

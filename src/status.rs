@@ -1,5 +1,5 @@
 //! How each source is doing, for people: the landing page and `/api/v1/status`. Written by its poller, read by anyone.
-//! Never holds upstream data, a token or a URL, and nothing is decided by reading it.
+//! Never holds a token, a URL or upstream data but the project's name, and nothing is decided by reading it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub struct LastError {
 pub struct SourceStatus {
     /// Its name.
     pub source: String,
+    /// The platform's name of the project, if it has told.
+    pub project: Option<String>,
     /// Since when it is polled.
     pub since: Timestamp,
     /// The last round.
@@ -117,6 +119,7 @@ impl SourceStatus {
     pub fn new(source: &str, since: Timestamp, stale_after: Duration) -> Self {
         Self {
             source: source.to_owned(),
+            project: None,
             since,
             last_round: None,
             last_success: None,

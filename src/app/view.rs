@@ -11,6 +11,7 @@ use super::publish::Publication;
 use crate::config::SourceConfig;
 use crate::metrics::Format;
 use crate::metrics::ends::{Complete, Ends};
+use crate::model::RoundResult;
 use crate::status::{Health, Report, Shared};
 use crate::web;
 
@@ -46,18 +47,14 @@ impl SourceView {
         web::LandingRow {
             source: status.source.clone(),
             kind: self.kind.to_owned(),
-            project: None,
+            project: status.project.clone(),
             health: level,
             health_words: words.to_owned(),
             last_round: last.map_or_else(
                 || "none yet".to_owned(),
                 |round| {
-                    let (result, requests) = (round.result, round.requests);
-                    format!(
-                        "{} {result}, {requests} requests in {:.1} s",
-                        ago(round.ended_at, now),
-                        round.seconds
-                    )
+                    let (ago, result, requests) = (ago(round.ended_at, now), round.result, requests(round.requests));
+                    format!("{ago}, {result}, {requests} in {:.1} s", round.seconds)
                 },
             ),
             next_round: status
@@ -70,12 +67,16 @@ impl SourceView {
             budget: budget_words(&status.budget),
             cases_tracked: match status.backlog {
                 0 => status.cases_tracked.to_string(),
-                backlog => format!("{} ({backlog} requests behind)", status.cases_tracked),
+                backlog => format!("{} ({} behind)", status.cases_tracked, requests(backlog)),
             },
-            last_error: status
-                .last_error
-                .as_ref()
-                .map(|error| format!("{}: {}", ago(error.at, now), error.what)),
+            last_error: status.last_error.as_ref().map(|error| {
+                let recovered = if status.last_result == Some(RoundResult::Success) {
+                    " (recovered)"
+                } else {
+                    ""
+                };
+                format!("{}: {}{recovered}", ago(error.at, now), error.what)
+            }),
             advice: status.advice,
         }
     }
@@ -97,8 +98,15 @@ fn wait_words(reason: &str) -> &'static str {
         "budget" => "the configured rate limit",
         "retry_after" => "the platform's Retry-After",
         "quota" => "the platform's rate limit to be reset",
-        "credential" => "a new token",
+        "credential" => "a changed token file (looked at every 30 s); the old token is tried again",
         _ => "a retry",
+    }
+}
+
+fn requests(number: usize) -> String {
+    match number {
+        1 => "1 request".to_owned(),
+        _ => format!("{number} requests"),
     }
 }
 
@@ -182,20 +190,16 @@ impl web::View for AppView {
 
     fn status_json(&self) -> String {
         let now = (self.wall)();
-        let row = |source: &SourceView| StatusRow {
+        let rows = self.sources.iter().map(|source| StatusRow {
             kind: source.kind,
-            base_url: "",
+            base_url: &source.base_url,
             report: source.status.report(now),
-        };
-        let mut rows: Vec<_> = self.sources.iter().map(row).collect();
-        for (row, source) in rows.iter_mut().zip(&self.sources) {
-            row.base_url = &source.base_url;
-        }
+        });
         let document = StatusDocument {
             version: env!("CARGO_PKG_VERSION"),
             revision: crate::cli::REVISION,
             now,
-            sources: rows,
+            sources: rows.collect(),
         };
         serde_json::to_string(&document).unwrap_or_default()
     }
@@ -206,5 +210,59 @@ impl web::View for AppView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             rows: self.sources.iter().map(|source| source.row(now)).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::status::{LastError, LastRound, SourceStatus, Waiting};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn row(result: RoundResult) -> web::LandingRow {
+        let shared = Shared::new(SourceStatus::new("shop", at(0), Duration::from_secs(900)));
+        shared.change(|status| {
+            status.project = Some("web shop".to_owned());
+            status.last_result = Some(result);
+            status.last_round = Some(LastRound {
+                result: result.label(),
+                ended_at: at(100),
+                seconds: 0.25,
+                requests: 1,
+            });
+            status.last_error = Some(LastError {
+                what: "it broke".to_owned(),
+                at: at(90),
+            });
+            status.waiting = Some(Waiting {
+                reason: "credential",
+                until: at(400),
+            });
+        });
+        let view = SourceView {
+            kind: "empirical",
+            base_url: "https://platform.example/".to_owned(),
+            status: shared,
+        };
+        view.row(at(112))
+    }
+
+    #[test]
+    fn a_row_says_what_a_person_wants_to_know() {
+        let failed = row(RoundResult::Unauthorized);
+        assert_eq!(failed.project.as_deref(), Some("web shop"));
+        assert_eq!(failed.last_round, "12 s ago, unauthorized, 1 request in 0.2 s");
+        assert_eq!(failed.last_error.as_deref(), Some("22 s ago: it broke"));
+        assert_eq!(
+            failed.waiting_for.as_deref(),
+            Some("a changed token file (looked at every 30 s); the old token is tried again (in 4 min)")
+        );
+        let recovered = row(RoundResult::Success);
+        assert_eq!(recovered.last_error.as_deref(), Some("22 s ago: it broke (recovered)"));
     }
 }

@@ -177,7 +177,13 @@ fn read_web(mut web: Section<'_>) -> WebSettings {
         "config_file",
         "TLS and passwords are not supported by this build yet; expected null",
     );
-    let enable_lifecycle = web.take("enable_lifecycle").and_then(|item| item.truth());
+    let enable_lifecycle = web.take("enable_lifecycle").and_then(|item| {
+        let enabled = item.truth()?;
+        if enabled {
+            item.problem("POST /-/reload is not supported by this build yet; expected false");
+        }
+        Some(enabled)
+    });
     web.finish();
     WebSettings {
         listen_address: listen_address.unwrap_or(LISTEN_ADDRESS_DEFAULT),

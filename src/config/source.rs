@@ -47,6 +47,8 @@ const STALE_AFTER: RangeInclusive<Duration> = SECOND..=Duration::from_secs(30 * 
 const STALE_AFTER_DEFAULT: Duration = Duration::from_secs(15 * 60);
 /// A slow source may miss a round or two before its data goes.
 const STALE_AFTER_ROUNDS: u32 = 3;
+/// A slow budget stretches a round far beyond its interval: its data must outlast so many requests.
+const STALE_AFTER_REQUESTS: f64 = 10.0;
 
 /// From one request in a hundred minutes to a hundred in a second.
 const REQUESTS_PER_MINUTE: RangeInclusive<f64> = 0.01..=6000.0;
@@ -363,16 +365,19 @@ fn read_poll(source: &mut Section<'_>) -> poll::Settings {
     let mut rate_limit = source.section("rate_limit");
     let requests_per_minute = rate_limit
         .take("requests_per_minute")
-        .and_then(|item| item.number(&REQUESTS_PER_MINUTE));
+        .and_then(|item| item.number(&REQUESTS_PER_MINUTE))
+        .unwrap_or(REQUESTS_PER_MINUTE_DEFAULT);
     let burst = rate_limit
         .take("burst")
         .and_then(|item| item.whole(&BURST))
         .unwrap_or(BURST_DEFAULT);
     rate_limit.finish();
+    let requests = Duration::from_secs_f64(STALE_AFTER_REQUESTS * 60.0 / requests_per_minute);
+    let stale_default = STALE_AFTER_DEFAULT.max(interval * STALE_AFTER_ROUNDS).max(requests);
     poll::Settings {
         interval,
-        stale_after: stale_after.unwrap_or_else(|| STALE_AFTER_DEFAULT.max(interval * STALE_AFTER_ROUNDS)),
-        requests_per_minute: requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE_DEFAULT),
+        stale_after: stale_after.unwrap_or(stale_default),
+        requests_per_minute,
         burst: u32::try_from(burst).unwrap_or(u32::MAX),
     }
 }

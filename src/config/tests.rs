@@ -593,6 +593,10 @@ fn the_web_section_is_checked() {
         &["c.yaml: web.config_file: TLS and passwords are not supported by this build yet; expected null"],
     );
     check(
+        &beside("web: { enable_lifecycle: true }"),
+        &["c.yaml: web.enable_lifecycle: POST /-/reload is not supported by this build yet; expected false"],
+    );
+    check(
         &beside("state: { directory: x }"),
         &["c.yaml: state.directory: a ledger on disk is not supported by this build yet; expected null"],
     );
@@ -771,6 +775,12 @@ fn what_is_allowed_is_allowed() {
         source.poll.stale_after,
         Duration::from_secs(3 * 3600),
         "a slow source is not stale between its rounds"
+    );
+    let slow = ok(&empirical("rate_limit: { requests_per_minute: 0.2 }"));
+    assert_eq!(
+        slow.sources[0].poll.stale_after,
+        Duration::from_secs(3000),
+        "nor within a round that its budget stretches"
     );
     assert_eq!(
         source.source.environments.get("12").map(String::as_str),

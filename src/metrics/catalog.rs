@@ -401,7 +401,8 @@ counted once, when it is first seen finished, and a result once, when its run is
 afterwards moves gauges, never counters.
 
 **A gauge that a platform does not tell is absent**, never 0 and never -1; a counter that it never moves stays at 0. A
-label without a value is left out.
+label without a value is left out. The Sample Platform lists no skipped results of a run: with `discovery: runs`,
+the outcome `skipped` of `testrun_run_cases_total` stays at 0 and that of `testrun_last_run_cases` is absent.
 
 **Text is made safe.** Control characters are taken out of label values, and values are cut at 256 characters. Where the
 value is an identity (`environment`, `branch`, `case`), `~` and a checksum of the whole follow a value that was changed,

@@ -118,6 +118,11 @@ impl Clock for Hand {
 #[derive(Debug)]
 pub struct Budget {
     limiter: RateLimiter<NotKeyed, InMemoryState, Hand, NoOpMiddleware<Duration>>,
+    /// How long one permit takes to come back.
+    period: Duration,
+    burst: NonZeroU32,
+    /// When all permits are back. The limiter knows this too, but does not tell.
+    full_at: Duration,
     paused: Option<(Duration, Reason)>,
     told: Told,
 }
@@ -137,6 +142,9 @@ impl Budget {
             .allow_burst(burst);
         Self {
             limiter: RateLimiter::direct_with_clock(quota, Hand::default()),
+            period,
+            burst,
+            full_at: Duration::ZERO,
             paused: None,
             told: Told::default(),
         }
@@ -153,7 +161,10 @@ impl Budget {
             .min(CLOCK_NANOS_MAX);
         self.limiter.clock().0.fetch_max(nanos, Ordering::Relaxed);
         match self.limiter.check() {
-            Ok(()) => Admission::Go,
+            Ok(()) => {
+                self.full_at = self.full_at.max(self.limiter.clock().now()).saturating_add(self.period);
+                Admission::Go
+            }
             Err(not_yet) => {
                 let for_ = not_yet.wait_time_from(self.limiter.clock().now()).max(WAIT_MIN);
                 Admission::Wait {
@@ -162,6 +173,19 @@ impl Budget {
                 }
             }
         }
+    }
+
+    /// How many requests the user's ceiling lets leave at once now, whatever the server has said.
+    #[must_use]
+    pub fn at_once(&self, now: Duration) -> u32 {
+        let missing = self
+            .full_at
+            .saturating_sub(now)
+            .as_nanos()
+            .div_ceil(self.period.as_nanos());
+        self.burst
+            .get()
+            .saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
     /// The server's stop that is in force now.

@@ -4,6 +4,7 @@
 pub mod budget;
 pub mod retry;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::budget::{Admission, Budget, Moment, Pause, Told};
 use self::retry::{ATTEMPTS_MAX, Hour, RETRIES_PER_ROUND_MAX};
-use crate::model::{Name, Notice, RoundResult, Update};
+use crate::model::{Fact, Name, Notice, RoundResult, Update};
 use crate::sources::{Learned, Progress, Rejection, Source};
 use crate::status::{self, BudgetStatus, LastError, LastRound, Waiting};
 use crate::transport::{Reply, Request, Transport, TransportError};
@@ -116,6 +117,8 @@ struct Round {
     retries: u32,
     facts: usize,
     notices: Vec<String>,
+    /// By endpoint: what was wrong with the first row that was passed over, and how many more there were.
+    skipped: BTreeMap<&'static str, (String, u64)>,
     credential: u64,
 }
 
@@ -236,7 +239,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
         Some(result)
     }
 
-    /// What the budget allows in one interval, or at once after a quiet time, less the run list's own request.
+    /// What the budget allows within one interval, less the run list's own request. The burst counts only as far as it is
+    /// there now: a slow budget that has just been used up would take hours over a round of a full burst.
     fn allowance(&self) -> usize {
         let minutes = self.parts.settings.interval.as_secs_f64() / 60.0;
         #[expect(
@@ -245,8 +249,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
             reason = "a float's cast saturates"
         )]
         let paced = (self.parts.settings.requests_per_minute * minutes) as usize;
-        let at_once = usize::try_from(self.parts.settings.burst).unwrap_or(usize::MAX);
-        paced.max(at_once).saturating_sub(1).clamp(1, ALLOWANCE_MAX)
+        let at_once = usize::try_from(self.budget.at_once(self.elapsed())).unwrap_or(usize::MAX);
+        paced.saturating_add(at_once).saturating_sub(1).clamp(1, ALLOWANCE_MAX)
     }
 
     /// Asks what the source wants asked, one request after the other.
@@ -259,6 +263,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
             for notice in &learned.notices {
                 self.hear(notice);
             }
+            self.show_project(&learned.facts);
             if !learned.facts.is_empty() {
                 self.round.facts += learned.facts.len();
                 line.tell(self.parts.index, Update::Facts(learned.facts)).await?;
@@ -390,7 +395,6 @@ impl<S: Source, T: Transport> Poller<S, T> {
                 why: format!("{endpoint}: {what}"),
             })
         };
-        let answered = |status: u16| format!("the server answered {status}");
         let rejection = match sent.outcome {
             Ok(reply) if (200..300).contains(&reply.status) => match self.source.accept(&reply) {
                 Ok(learned) => return Ok(learned),
@@ -425,15 +429,61 @@ impl<S: Source, T: Transport> Poller<S, T> {
             .or_else(|rejection| fail(result_of(&rejection), &words(&rejection)))
     }
 
-    /// Counts a notice, and shows and logs it unless it stands already.
+    /// Counts a notice and says it. Rows that are passed over are said together, when the round is over.
     fn hear(&mut self, notice: &Notice) {
         self.parts.observer.notice(notice);
-        let text = describe(notice);
-        if self.parts.status.change(|status| status.advise(&text)) {
-            tracing::warn!(source = &*self.parts.name, "{text}");
+        match notice {
+            Notice::RowSkipped { endpoint, why } => {
+                let rows = self.round.skipped.entry(endpoint);
+                rows.and_modify(|(_, more)| *more += 1)
+                    .or_insert_with(|| (why.clone(), 0));
+            }
+            Notice::UnknownValue { field } => {
+                let text = format!("the platform sent an unknown value of {field}; it is read as unknown");
+                self.say(&text, "", true);
+            }
+            Notice::HistoryTruncated { cases } => {
+                self.say(&format!("the history of {cases} cases was cut at the limit"), "", false);
+            }
+            Notice::NoCases { hint } => self.say(&format!("no case was found: {hint}"), "", true),
+            Notice::Advice(text) => self.say(text, "", true),
         }
-        if self.round.notices.len() < status::ADVICE_MAX && !self.round.notices.contains(&text) {
-            self.round.notices.push(text);
+    }
+
+    fn say_skipped(&mut self) {
+        for (endpoint, (why, more)) in std::mem::take(&mut self.round.skipped) {
+            let rest = match more {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            self.say(&format!("{endpoint}: a row was passed over: {why}"), &rest, false);
+        }
+    }
+
+    /// Shows and logs a text, unless the same stands already, with whatever rest. What a person could act on is a warning.
+    fn say(&mut self, text: &str, rest: &str, warning: bool) {
+        let full = format!("{text}{rest}");
+        let new = self.parts.status.change(|status| {
+            let stands = status.advice.iter().any(|known| known.starts_with(text));
+            !stands && status.advise(&full)
+        });
+        match (new, warning) {
+            (true, true) => tracing::warn!(source = &*self.parts.name, "{full}"),
+            (true, false) => tracing::info!(source = &*self.parts.name, "{full}"),
+            (false, _) => {}
+        }
+        if self.round.notices.len() < status::ADVICE_MAX && !self.round.notices.contains(&full) {
+            self.round.notices.push(full);
+        }
+    }
+
+    fn show_project(&self, facts: &[Fact]) {
+        for fact in facts {
+            if let Fact::Project(name) = fact {
+                self.parts
+                    .status
+                    .change(|status| status.project = Some(name.to_string()));
+            }
         }
     }
 
@@ -458,12 +508,17 @@ impl<S: Source, T: Transport> Poller<S, T> {
 
     /// Counts, shows and logs the round that is over.
     fn conclude(&mut self, result: RoundResult, why: Option<String>, began: Duration) {
+        self.say_skipped();
         let seconds = self.elapsed().saturating_sub(began).as_secs_f64();
         let (at, requests, name) = ((self.parts.wall)(), self.round.requests, &*self.parts.name);
         self.parts.observer.round_ended(result, at, seconds);
         let label = result.label();
         match &why {
-            Some(why) => tracing::info!(source = name, result = label, requests, seconds, why, "round failed"),
+            // To be told to wait is everyday life.
+            Some(why) if result == RoundResult::Throttled => {
+                tracing::info!(source = name, result = label, requests, seconds, why, "round failed");
+            }
+            Some(why) => tracing::warn!(source = name, result = label, requests, seconds, why, "round failed"),
             None if self.round.facts > 0 => {
                 tracing::info!(
                     source = name,
@@ -584,24 +639,22 @@ fn result_of(rejection: &Rejection) -> RoundResult {
     }
 }
 
+/// With what a person should look at first.
+fn answered(status: u16) -> String {
+    let hint = match status {
+        401 | 403 => "; the token is refused",
+        404 => "; is base_url right?",
+        _ => "",
+    };
+    format!("the server answered {status}{hint}")
+}
+
 fn words(rejection: &Rejection) -> String {
     match rejection {
-        Rejection::Status(status) => format!("the server answered {status}"),
+        Rejection::Status(status) => answered(*status),
         Rejection::Timeout => "no complete answer in time".to_owned(),
         Rejection::TooLarge => "the answer is larger than is read".to_owned(),
         Rejection::Unreadable(why) => format!("the answer cannot be read: {why}"),
-    }
-}
-
-fn describe(notice: &Notice) -> String {
-    match notice {
-        Notice::UnknownValue { field } => {
-            format!("the platform sent an unknown value of {field}; it is read as unknown")
-        }
-        Notice::HistoryTruncated { cases } => format!("the history of {cases} cases was cut at the limit"),
-        Notice::RowSkipped { endpoint, why } => format!("{endpoint}: a row was passed over: {why}"),
-        Notice::NoCases { hint } => format!("no case was found: {hint}"),
-        Notice::Advice(text) => text.clone(),
     }
 }
 

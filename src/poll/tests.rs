@@ -463,6 +463,75 @@ async fn a_reload_does_not_forget_a_pause() {
     assert_eq!(successor.admit(Duration::from_secs(10)), wait);
 }
 
+fn quiet(rpm: f64, burst: u32) -> Poller<Toy, Platform> {
+    let status = Shared::new(SourceStatus::new("toy", Timestamp::UNIX_EPOCH, Duration::ZERO));
+    let interval = Duration::from_secs(60);
+    let started = Instant::now();
+    let parts = Parts {
+        index: 0,
+        name: "toy".into(),
+        settings: Settings {
+            interval,
+            stale_after: interval,
+            requests_per_minute: rpm,
+            burst,
+        },
+        wall: Arc::new(|| Timestamp::UNIX_EPOCH),
+        dice: Box::new(|| 0.0),
+        observer: Box::new(Watch(Log::default(), started)),
+        status,
+    };
+    let platform = Platform {
+        script: Mutex::default(),
+        rest: answer("200"),
+        credential: Arc::default(),
+        busy: AtomicBool::new(false),
+        started,
+        log: Log::default(),
+    };
+    let toy = Toy { per_round: 1, left: 0 };
+    Poller::new(toy, platform, parts)
+}
+
+/// What a round may ask beyond the run list, in the first round and after one that has used up the burst.
+async fn check_allowance(rpm: f64, burst: u32, expected: (usize, usize)) {
+    let mut poller = quiet(rpm, burst);
+    let first = poller.allowance();
+    while poller.budget.admit(poller.elapsed()) == Admission::Go {}
+    assert_eq!((first, poller.allowance()), expected, "{rpm} a minute, burst {burst}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_may_ask_what_fits_its_interval_and_the_burst_only_while_it_is_there() {
+    check_allowance(60.0, 10, (69, 59)).await;
+    check_allowance(6.0, 1, (6, 5)).await;
+    check_allowance(0.2, 10, (9, 1)).await;
+    check_allowance(0.2, 1, (1, 1)).await;
+    check_allowance(6000.0, 1000, (ALLOWANCE_MAX, ALLOWANCE_MAX)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_passed_over_are_one_line_a_round_and_endpoint() {
+    let mut poller = quiet(60.0, 1);
+    let row = |why: &str| Notice::RowSkipped {
+        endpoint: "/runs",
+        why: why.to_owned(),
+    };
+    for expected in [
+        "/runs: a row was passed over: no id, and 2 more",
+        "/runs: a row was passed over: no id",
+    ] {
+        poller.hear(&row("no id"));
+        if expected.ends_with("more") {
+            poller.hear(&row("no state"));
+            poller.hear(&row("no id"));
+        }
+        poller.conclude(RoundResult::Success, None, Duration::ZERO);
+        let advice = poller.parts.status.report(Timestamp::UNIX_EPOCH).status.advice;
+        assert_eq!(advice, [expected]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn facts_come_as_they_are_learned_then_the_end_of_the_round_and_people_can_see_it() {
     let started = Instant::now();
@@ -511,7 +580,10 @@ async fn facts_come_as_they_are_learned_then_the_end_of_the_round_and_people_can
     assert_eq!(received.recv().await, Some(end));
     let report = status.report(at);
     assert_eq!(report.health, crate::status::Health::Failing);
-    assert_eq!(report.status.last_error.unwrap().what, "/runs: the server answered 404");
+    assert_eq!(
+        report.status.last_error.unwrap().what,
+        "/runs: the server answered 404; is base_url right?"
+    );
     assert_eq!(report.status.budget.told_limit, Some(120.0));
     assert_eq!(report.status.last_round.unwrap().requests, 2);
 

@@ -289,3 +289,24 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn as_many_leave_at_once_as_the_gate_says(
+        rpm in prop::sample::select(vec![0.01, 0.2, 7.0, 60.0, 6000.0]),
+        burst in 1_u32..20,
+        steps in prop::collection::vec((0_u64..400_000, 0_usize..6), 0..20),
+    ) {
+        let mut budget = gate(rpm, burst);
+        let mut now = Duration::ZERO;
+        for (millis, requests) in steps {
+            now += Duration::from_millis(millis);
+            for _ in 0..requests {
+                budget.admit(now);
+            }
+        }
+        let told = budget.at_once(now);
+        let left = std::iter::repeat_with(|| budget.admit(now)).take_while(|admission| *admission == Admission::Go);
+        prop_assert_eq!(left.count(), told as usize);
+    }
+}
