@@ -19,6 +19,7 @@ pub mod config;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+mod packed;
 pub mod poll;
 pub mod simulate;
 pub mod sources;

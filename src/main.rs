@@ -110,8 +110,9 @@ fn complain(text: &str) {
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(future)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    // A disk that hangs must not hold up the end: whatever is being written, what was written before is whole.
+    runtime.shutdown_background();
+    result
 }

@@ -1,7 +1,7 @@
 //! What is published: plain values, complete and consistent, shared by reference and never changed.
 //! No logic lives here beyond a histogram's arithmetic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -44,6 +44,39 @@ pub struct SourceSnapshot {
     pub cases_left_out: u64,
     /// When the round that this is the result of ended.
     pub as_of: Timestamp,
+}
+
+impl SourceSnapshot {
+    /// These gauges with the counters of an earlier snapshot, for as long as these may not be told. A row that was not there
+    /// is at 0.
+    #[must_use]
+    pub fn with_counters_of(&self, earlier: Option<&Self>) -> Self {
+        let mut shown = self.clone();
+        let groups = earlier.map_or(&[][..], |earlier| &earlier.groups);
+        let groups: HashMap<&Group, &GroupRow> = groups.iter().map(|row| (&row.group, row)).collect();
+        for row in &mut shown.groups {
+            let before = groups.get(&row.group);
+            row.runs = before.map_or([0; RunOutcome::COUNT], |before| before.runs);
+            row.cases = before.map_or([0; CaseOutcome::COUNT], |before| before.cases);
+            row.duration = before.map_or_else(|| Histogram::new(row.duration.bounds), |before| before.duration.clone());
+            row.queue = before.map_or_else(|| Histogram::new(row.queue.bounds), |before| before.queue.clone());
+        }
+        for (environment, counts) in &mut shown.run_errors {
+            let before = earlier.and_then(|earlier| earlier.run_errors.get(environment));
+            *counts = before.copied().unwrap_or([0; ErrorCode::COUNT]);
+        }
+        let cases = earlier.map_or(&[][..], |earlier| &earlier.cases);
+        let cases: HashMap<(&Group, &Name), &CaseRow> =
+            cases.iter().map(|row| ((&row.group, &row.case), row)).collect();
+        for row in &mut shown.cases {
+            let before = cases.get(&(&row.group, &row.case));
+            row.results = before.map_or([0; CaseOutcome::COUNT], |before| before.results);
+            row.retries = before.map_or(0, |before| before.retries);
+            row.duration_sum = before.map_or(0.0, |before| before.duration_sum);
+            row.duration_count = before.map_or(0, |before| before.duration_count);
+        }
+        shown
+    }
 }
 
 /// Runs of one group.
@@ -117,6 +150,11 @@ impl Histogram {
             counts: vec![0; bounds.len() + 1],
             sum: 0.0,
         }
+    }
+
+    /// One that was kept, if it has these bounds.
+    pub(super) fn kept(bounds: &'static [f64], counts: Vec<u64>, sum: f64) -> Option<Self> {
+        (counts.len() == bounds.len() + 1).then_some(Self { bounds, counts, sum })
     }
 
     /// Adds one observation.
