@@ -34,6 +34,7 @@ fn case_row(number: usize) -> CaseRow {
         }),
         last_pass: Some(at),
         consecutive_failures: 0,
+        counted: Default::default(),
     }
 }
 

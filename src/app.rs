@@ -26,6 +26,8 @@ use self::publish::{Publication, Publisher};
 use self::view::{AppView, SourceView};
 use crate::cli::{REVISION, RUSTC_VERSION};
 use crate::config::{Config, SourceConfig};
+use crate::metrics::Format;
+use crate::metrics::ends::Ends;
 use crate::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn, Throttle};
 use crate::metrics::render::render;
 use crate::model::{ActiveState, ErrorCode, Notice, RoundResult};
@@ -119,13 +121,14 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
             .map(|source| span(source.poll.stale_after))
             .collect(),
         publication: Arc::clone(&publication),
+        renderer: Arc::default(),
         wall: Arc::new(wall),
     };
     let publisher = publisher.reopened().await;
     let publisher = tokio::spawn(publisher.run(updates));
     let view = AppView {
         publication,
-        own: parts.own,
+        ends: Ends::new(parts.own),
         sources: parts.views,
         healthy,
         wall,
@@ -227,8 +230,8 @@ pub async fn once(config: Config) -> anyhow::Result<ExitCode> {
         publish::tell_projects(&parts.owns, source);
     }
     let mut out = std::io::stdout().lock();
-    out.write_all(&render(&snapshot).text)?;
-    out.write_all(&parts.own.render(wall()))?;
+    out.write_all(&render(&snapshot).text.to_text())?;
+    out.write_all(parts.own.render(wall(), Format::Text).as_bytes())?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -13,6 +13,8 @@
 //!
 //! ARCHITECTURE.md says what each room refuses to do; a test holds the rooms to it.
 
+#![forbid(unsafe_code)]
+
 pub mod app;
 pub mod cli;
 pub mod config;

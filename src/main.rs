@@ -1,5 +1,7 @@
 //! The process's edge: arguments, environment, logging, exit codes. The only reader of the environment.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! The one task that owns the store: takes updates, publishes rendered snapshots, lets held counts go after a scrape.
 //! Never polls, never serves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::keep::{self, Keeper};
 use crate::metrics::own::SourceOwn;
-use crate::metrics::render::{Rendered, render};
+use crate::metrics::render::{Rendered, Renderer, render};
 use crate::poll::{Message, Wall};
 use crate::store::{Snapshot, SourceSnapshot, Store};
 
@@ -54,6 +54,8 @@ pub struct Publisher {
     pub lookback: Vec<SignedDuration>,
     /// Where it is shown.
     pub publication: Arc<Publication>,
+    /// Keeps what it rendered last. Locked by one publication at a time, so never waited for.
+    pub renderer: Arc<Mutex<Option<Renderer>>>,
     /// The calendar.
     pub wall: Wall,
 }
@@ -146,7 +148,16 @@ impl Publisher {
             tell_projects(&self.owns, source);
         }
         let fresh = self.fresh(&snapshot, (self.wall)());
-        match tokio::task::spawn_blocking(move || render(&fresh)).await {
+        let renderer = Arc::clone(&self.renderer);
+        let render = move || {
+            let mut place = renderer.lock().unwrap_or_else(PoisonError::into_inner);
+            // Taken out: after a panic it would not be whole, and a new one only has more to do.
+            let mut renderer = place.take().unwrap_or_default();
+            let rendered = renderer.render(&fresh);
+            *place = Some(renderer);
+            rendered
+        };
+        match tokio::task::spawn_blocking(render).await {
             Ok(rendered) => self.publication.rendered.store(Arc::new(rendered)),
             Err(error) => tracing::error!(%error, "a snapshot could not be rendered; the one before it is served"),
         }

@@ -9,14 +9,15 @@ use serde::Serialize;
 
 use super::publish::Publication;
 use crate::config::SourceConfig;
-use crate::metrics::own::Own;
+use crate::metrics::Format;
+use crate::metrics::ends::{Complete, Ends};
 use crate::status::{Health, Report, Shared};
 use crate::web;
 
 /// What the server needs of the application.
 pub(super) struct AppView {
     pub(super) publication: Arc<Publication>,
-    pub(super) own: Own,
+    pub(super) ends: Ends,
     pub(super) sources: Vec<SourceView>,
     pub(super) healthy: Arc<AtomicBool>,
     pub(super) wall: fn() -> Timestamp,
@@ -154,12 +155,18 @@ struct StatusRow<'a> {
 }
 
 impl web::View for AppView {
-    fn metrics(&self) -> web::Scrape {
-        let rendered = self.publication.rendered.load();
-        let own = self.own.render((self.wall)());
+    fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
+        let rendered = self.publication.rendered.load_full();
+        let format = match wanted.format {
+            web::Format::Text => Format::Text,
+            web::Format::OpenMetrics => Format::OpenMetrics,
+        };
+        let Complete { body, end, gzipped } = self.ends.complete(&rendered, format, wanted.gzip, (self.wall)());
         web::Scrape {
             generation: rendered.generation,
-            frames: vec![rendered.text.clone(), own.into()],
+            body,
+            end,
+            gzipped,
         }
     }
 

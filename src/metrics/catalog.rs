@@ -3,13 +3,15 @@
 
 use std::fmt::Write as _;
 
-/// A family's type, as the text format knows it.
+/// A family's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     /// Only grows, but for a restart.
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Text about something; always 1. A gauge in the text format 0.0.4, which has no word for it.
+    Info,
     /// Cumulative buckets, a sum and a count.
     Histogram,
     /// A sum and a count; we have no quantiles to tell.
@@ -17,12 +19,12 @@ pub enum Type {
 }
 
 impl Type {
-    /// The word in a TYPE line.
+    /// The word in a TYPE line of the text format 0.0.4.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
-            Self::Gauge => "gauge",
+            Self::Gauge | Self::Info => "gauge",
             Self::Histogram => "histogram",
             Self::Summary => "summary",
         }
@@ -159,7 +161,7 @@ macro_rules! families {
 }
 
 families! {
-    SOURCE_INFO: Sources, own, Gauge "testrun_source_info" ["source", "kind", "project", "base_url"] ""
+    SOURCE_INFO: Sources, own, Info "testrun_source_info" ["source", "kind", "project", "base_url"] ""
         "What a source is; always 1. The project is absent until the platform has told its name."
         from ()
         eg "testrun_up * on (source) group_left (kind, project) testrun_source_info";
@@ -209,7 +211,7 @@ families! {
         "Cases of the run that ended last, by outcome, from its own counts. Absent where the platform does not tell."
         from (Some("`success_count`, `failed_count`, `flaky_count`, `skipped_count`"), Some("results of the run, by `status`"))
         eg "testrun_last_run_cases{outcome=\"failed\"}";
-    LAST_RUN_INFO: LastRun, upstream, Gauge "testrun_last_run_info" ["source", "environment", "branch", "run_id", "commit", "build_url"] ""
+    LAST_RUN_INFO: LastRun, upstream, Info "testrun_last_run_info" ["source", "environment", "branch", "run_id", "commit", "build_url"] ""
         "The run that ended last; always 1. Replaced by the next one, and the only place of its labels."
         from (Some("`id`, `commit`, `build_url`"), Some("`run_id`, `commit_sha`, `github_link`"))
         eg "testrun_last_run_outcome{outcome=\"failed\"} * on (source, environment, branch) group_left (run_id, commit) testrun_last_run_info == 1";
@@ -218,7 +220,7 @@ families! {
         "Cases by their current outcome, in whatever branch. Complete, even if the series budget leaves cases out."
         from (Some("`status` of the case's history"), Some("`status` of the run's results"))
         eg "testrun_cases{outcome=\"failed\"}";
-    CASE_INFO: Cases, upstream, Gauge "testrun_case_info" ["source", "case", "name", "suite", "file"] ""
+    CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file"] ""
         "The text of a case; always 1."
         from (Some("the case's id, name, suite and file"), Some("`regression_test_id`, `command`, `categories`, `sample_name`"))
         eg "testrun_case_consecutive_failures * on (source, case) group_left (name, file) testrun_case_info";
@@ -255,7 +257,7 @@ families! {
         from (Some("`status`"), Some("`status`"))
         eg "testrun_case_consecutive_failures >= 3";
 
-    BUILD_INFO: Exporter, own, Gauge "testrun_exporter_build_info" ["version", "revision", "rustc_version"] ""
+    BUILD_INFO: Exporter, own, Info "testrun_exporter_build_info" ["version", "revision", "rustc_version"] ""
         "What this exporter was built from; always 1."
         from ()
         eg "count by (version) (testrun_exporter_build_info)";
@@ -430,9 +432,9 @@ ages are the query's business.
 
 **Counters start at 0.** What a platform already holds when a source is first met is the baseline: remembered, not
 counted. Every outcome of a known group is there at 0 before it first moves, and a new group is shown at 0 before its
-first events are counted, so that `increase()` does not lose them. A restart is a counter reset like any other. A run is
-counted once, when it is first seen finished, and a result once, when its run is finished; what a platform changes
-afterwards moves gauges, never counters.
+first events are counted, so that `increase()` does not lose them. With `state.directory` counters go on after a restart;
+without it a restart is a counter reset like any other. A run is counted once, when it is first seen finished, and a
+result once, when its run is finished; what a platform changes afterwards moves gauges, never counters.
 
 **A gauge that a platform does not tell is absent**, never 0 and never -1; a counter that it never moves stays at 0. A
 label without a value is left out.

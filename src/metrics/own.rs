@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use prometheus::core::Collector;
-use prometheus::{
-    CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
-};
+use prometheus::proto::{Metric, MetricFamily};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use url::Url;
 
-use crate::metrics::catalog::{self, Family};
-use crate::metrics::text::{safe_text, unix_seconds};
+use crate::metrics::catalog::{self, Family, Type};
+use crate::metrics::text::{Format, Page, Samples, push_text_label, safe_text, unix_seconds};
 use crate::model::RoundResult;
 
 /// A round is one request when nothing has happened, and a backlog's worth of waiting for the budget at worst.
@@ -300,22 +299,49 @@ impl Own {
 
     /// The text for one scrape: whole families in the order of their names, the process's own ones first.
     #[must_use]
-    pub fn render(&self, now: Timestamp) -> Vec<u8> {
+    pub fn render(&self, now: Timestamp, format: Format) -> String {
         for (name, state) in self.shared.sources().iter() {
             let up = f64::from(u8::from(state.is_up(now)));
             self.shared.families.up.with_label_values(&[name]).set(up);
         }
-        let mut text = process::render().into_bytes();
-        let complete = text.len();
-        if TextEncoder::new()
-            .encode(&self.shared.registry.gather(), &mut text)
-            .is_err()
-        {
-            // It fails only on a family without samples, of which gather gives none. Half a family would spoil the scrape.
-            text.truncate(complete);
+        let mut page = Page::new(format);
+        process::write(&mut page);
+        for gathered in self.shared.registry.gather() {
+            // All that is registered was made from the catalog.
+            if let Some(family) = catalog::FAMILIES.iter().find(|family| family.name == gathered.name()) {
+                page.family(family, |out| write_gathered(out, &gathered, family.kind));
+            }
         }
-        text
+        page.into_text()
     }
+}
+
+/// The prometheus crate's own encoder knows one format only, and escapes by its own rules.
+fn write_gathered(out: &mut Samples<'_>, gathered: &MetricFamily, kind: Type) {
+    let mut labels = String::new();
+    for metric in gathered.get_metric() {
+        labels.clear();
+        for label in metric.get_label() {
+            push_text_label(&mut labels, label.name(), label.value());
+        }
+        match kind {
+            Type::Counter => out.put(&labels, metric.get_counter().get_value()),
+            Type::Gauge | Type::Info => out.put(&labels, metric.get_gauge().get_value()),
+            Type::Histogram => write_histogram(out, &labels, metric),
+            // There is none among our own.
+            Type::Summary => {}
+        }
+    }
+}
+
+fn write_histogram(out: &mut Samples<'_>, labels: &str, metric: &Metric) {
+    let histogram = metric.get_histogram();
+    for bucket in histogram.get_bucket() {
+        out.put_bucket(labels, bucket.upper_bound(), bucket.cumulative_count(), None);
+    }
+    let count = histogram.get_sample_count();
+    out.put_bucket(labels, f64::INFINITY, count, None);
+    out.put_sum_and_count(labels, histogram.get_sample_sum(), count);
 }
 
 impl Shared {

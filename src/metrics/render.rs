@@ -1,59 +1,313 @@
-//! A snapshot as text: every family of the platforms' data, in the catalog's order, series sorted.
-//! Never computes a value, never holds one between two calls, never sees a clock. Pure and in one pass.
+//! A snapshot as text: every family of the platforms' data, in the catalog's order, series sorted, in both formats.
+//! Never computes a value, never sees a clock. Keeps what it rendered last, so that a change costs what has changed.
 //!
 //! Series are sorted by source, environment, branch and case; the members of a closed set stand in the set's own order.
-//! Another format (exemplars, compression) would be another writer beside `text`, over the same [`Prepared`] rows.
+//! What grows with the number of cases is rendered in blocks of rows; the rest is small and rendered anew each time, and
+//! kept where it reads as before.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::metrics::blocks::{Block, Column, Lines, Row, update};
+use crate::metrics::catalog::{self, Family};
+use crate::metrics::exposition::{Assembly, Exposition, Packer, Segment};
+use crate::metrics::text::{Exemplar, Format, Page, Samples, push_head, push_identity_label, push_text_label};
+use crate::model::{CaseInfo, CaseOutcome, Group, Name, RunOutcome};
+use crate::store::{CaseRow, CountedRun, GroupRow, Histogram, Snapshot, SourceSnapshot};
 
-use crate::metrics::catalog;
-use crate::metrics::text::{Page, Samples, push_identity_label, push_text_label};
-use crate::model::{CaseOutcome, Group, Name, RunOutcome};
-use crate::store::{CaseRow, GroupRow, Snapshot, SourceSnapshot};
+/// Small families are compressed together, in pieces of about this size.
+const SMALL_BYTES: usize = 16 * 1024;
 
 /// The text of a snapshot.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Rendered {
     /// The snapshot's generation.
     pub generation: u64,
-    /// Whole families, each ending with a line feed. Empty if there is nothing to show.
-    pub text: Bytes,
+    /// In the text format 0.0.4.
+    pub text: Exposition,
+    /// In OpenMetrics.
+    pub open_metrics: Exposition,
     /// Series by family, families without any left out.
     pub series: Vec<(&'static str, u64)>,
 }
 
-/// Renders a snapshot.
-#[must_use]
-pub fn render(snapshot: &Snapshot) -> Rendered {
-    let mut sources: Vec<_> = snapshot.sources.iter().map(|source| Prepared::new(source)).collect();
-    sources.sort_by(|a, b| a.source.source.cmp(&b.source.source));
-    let mut page = Page::with_capacity(sources.iter().map(Prepared::text_bytes).sum());
-    write_runs(&mut page, &sources);
-    write_last_runs(&mut page, &sources);
-    write_case_counts(&mut page, &sources);
-    write_case_totals(&mut page, &sources);
-    write_case_states(&mut page, &sources);
-    write_bookkeeping(&mut page, &sources);
-    let series = page.series().to_vec();
-    Rendered {
-        generation: snapshot.generation,
-        text: Bytes::from(page.into_text()),
-        series,
+impl Rendered {
+    /// The exposition in a format.
+    #[must_use]
+    pub fn exposition(&self, format: Format) -> &Exposition {
+        match format {
+            Format::Text => &self.text,
+            Format::OpenMetrics => &self.open_metrics,
+        }
     }
 }
 
-/// One source with its rows sorted and their labels written: each label is escaped once, not once per family.
+/// Renders one snapshot after the other.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    packer: Packer,
+    sources: BTreeMap<Name, Tables>,
+    /// The pieces of small families, in their order.
+    small: [Vec<Segment>; Format::ALL.len()],
+    /// What the last ones took, for the next ones' buffers.
+    packed_bytes: usize,
+}
+
+/// What is kept of one source.
+#[derive(Debug)]
+struct Tables {
+    shown: Arc<SourceSnapshot>,
+    cases: Vec<Block>,
+    infos: Vec<Block>,
+}
+
+impl Tables {
+    fn updated(known: Option<Self>, source: &Arc<SourceSnapshot>) -> Self {
+        let (old_cases, old_infos, shown) = match known {
+            Some(known) if Arc::ptr_eq(&known.shown, source) => return known,
+            Some(known) => (known.cases, known.infos, Some(known.shown)),
+            None => (Vec::new(), Vec::new(), None),
+        };
+        let mut labels = String::new();
+        push_identity_label(&mut labels, "source", &source.source);
+        let (cases, infos) = shown
+            .as_ref()
+            .map_or((&[][..], &[][..]), |shown| (&shown.cases, &shown.case_infos));
+        Self {
+            cases: update(old_cases, cases, &source.cases, &labels),
+            infos: update(old_infos, infos, &source.case_infos, &labels),
+            shown: Arc::clone(source),
+        }
+    }
+}
+
+impl Renderer {
+    /// Renders a snapshot. Its rows are sorted as [`SourceSnapshot`] says.
+    pub fn render(&mut self, snapshot: &Snapshot) -> Rendered {
+        let mut known = std::mem::take(&mut self.sources);
+        for source in &snapshot.sources {
+            let name = source.source.clone();
+            let tables = Tables::updated(known.remove(&name), source);
+            self.sources.insert(name, tables);
+        }
+        let (text, series) = self.assemble(Format::Text);
+        let (open_metrics, _) = self.assemble(Format::OpenMetrics);
+        Rendered {
+            generation: snapshot.generation,
+            text,
+            open_metrics,
+            series,
+        }
+    }
+
+    fn assemble(&mut self, format: Format) -> (Exposition, Vec<(&'static str, u64)>) {
+        let mut writer = Writer {
+            format,
+            known_small: std::mem::take(&mut self.small[format as usize]).into_iter(),
+            small: Vec::new(),
+            assembly: Assembly::new(&mut self.packer, format, self.packed_bytes),
+            series: Vec::new(),
+        };
+        let sources: Vec<_> = self.sources.values().map(|tables| tables.shown.clone()).collect();
+        let sources: Vec<_> = sources.iter().map(|source| Prepared::new(source)).collect();
+        writer.small_families(|page| {
+            write_runs(page, &sources);
+            write_last_runs(page, &sources);
+            write_case_counts(page, &sources);
+        });
+        writer.columns::<CaseInfo>(&mut self.sources, |tables| &mut tables.infos);
+        writer.columns::<CaseRow>(&mut self.sources, |tables| &mut tables.cases);
+        let series = writer.series.clone();
+        writer.small_families(|page| write_bookkeeping(page, &sources, series));
+        let Writer {
+            small,
+            assembly,
+            series,
+            ..
+        } = writer;
+        let exposition = assembly.finish();
+        self.small[format as usize] = small;
+        self.packed_bytes = exposition
+            .packed()
+            .iter()
+            .map(|piece| piece.len() + piece.len() / 8)
+            .sum();
+        (exposition, series)
+    }
+}
+
+/// Renders a snapshot once.
+#[must_use]
+pub fn render(snapshot: &Snapshot) -> Rendered {
+    Renderer::default().render(snapshot)
+}
+
+/// One format's exposition being written, small families and columns in turn.
+struct Writer<'a> {
+    format: Format,
+    known_small: std::vec::IntoIter<Segment>,
+    small: Vec<Segment>,
+    assembly: Assembly<'a>,
+    series: Vec<(&'static str, u64)>,
+}
+
+impl Writer<'_> {
+    fn small_families(&mut self, write: impl FnOnce(&mut Page)) {
+        let mut page = Page::new(self.format);
+        write(&mut page);
+        self.series.extend_from_slice(page.series());
+        let text = page.into_text();
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let cut = rest.as_bytes().iter().skip(SMALL_BYTES).position(|byte| *byte == b'\n');
+            let (piece, after) = rest.split_at(cut.map_or(rest.len(), |place| SMALL_BYTES + place + 1));
+            self.small_text(piece);
+            rest = after;
+        }
+    }
+
+    /// Texts are compared with those in the same places last time: which families there are seldom changes.
+    fn small_text(&mut self, text: &str) {
+        let known = self.known_small.next().filter(|known| known.text == text.as_bytes());
+        let mut segment = known.unwrap_or_else(|| Segment::new(text.to_owned(), 0));
+        self.assembly.push(&mut segment, None);
+        self.small.push(segment);
+    }
+
+    fn columns<R: Row>(
+        &mut self,
+        sources: &mut BTreeMap<Name, Tables>,
+        blocks: impl Fn(&mut Tables) -> &mut Vec<Block>,
+    ) {
+        for (place, Column { family, .. }) in R::COLUMNS.iter().enumerate() {
+            let in_source =
+                |tables| -> u64 { blocks(tables).iter().map(|block| block.column(place).text.series).sum() };
+            let count: u64 = sources.values_mut().map(in_source).sum();
+            if count == 0 {
+                continue;
+            }
+            self.series.push((family.name, count));
+            let mut head = String::new();
+            push_head(&mut head, family, self.format);
+            self.small_text(&head);
+            for tables in sources.values_mut() {
+                for block in blocks(tables) {
+                    let Lines { text, open_metrics } = block.column_mut(place);
+                    match self.format {
+                        Format::Text => self.assembly.push(text, None),
+                        Format::OpenMetrics => self.assembly.push(open_metrics, Some(text)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Row for CaseRow {
+    fn is_before(&self, other: &Self) -> bool {
+        (&self.group, &self.case) < (&other.group, &other.case)
+    }
+
+    fn with_labels(rows: &[Self], source_labels: &str, mut use_labels: impl FnMut(&str)) {
+        let mut labels = String::new();
+        // Sorted, so that the cases of a group stand together and its labels are written once.
+        for same_group in rows.chunk_by(|a, b| a.group == b.group) {
+            let prefix = group_labels(source_labels, &same_group[0].group);
+            for row in same_group {
+                labels.clone_from(&prefix);
+                push_identity_label(&mut labels, "case", &row.case);
+                use_labels(&labels);
+            }
+        }
+    }
+
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column {
+            varies: true,
+            ..column(&catalog::CASE_RESULTS_TOTAL, |out, labels, row| {
+                for outcome in CaseOutcome::ALL {
+                    let by = row.counted[outcome.index()].as_deref().map(|run| exemplar(run, 1.0));
+                    out.put_counted(labels, ("outcome", outcome.label()), row.results[outcome.index()], by);
+                }
+            })
+        },
+        column(&catalog::CASE_RETRIES_TOTAL, |out, labels, row| {
+            out.put(labels, row.retries)
+        }),
+        column(&catalog::CASE_DURATION_SECONDS, |out, labels, row| {
+            out.put_sum_and_count(labels, row.duration_sum, row.duration_count);
+        }),
+        column(&catalog::CASE_LAST_OUTCOME, |out, labels, row| {
+            if let Some(last) = &row.last {
+                out.put_with(labels, "outcome", last.outcome.label(), 1);
+            }
+        }),
+        column(&catalog::CASE_LAST_RUN_TIMESTAMP_SECONDS, |out, labels, row| {
+            if let Some(at) = row.last.as_ref().and_then(|last| last.at) {
+                out.put(labels, at);
+            }
+        }),
+        column(&catalog::CASE_LAST_PASS_TIMESTAMP_SECONDS, |out, labels, row| {
+            if let Some(at) = row.last_pass {
+                out.put(labels, at);
+            }
+        }),
+        column(&catalog::CASE_LAST_DURATION_SECONDS, |out, labels, row| {
+            if let Some(seconds) = row.last.as_ref().and_then(|last| last.duration_seconds) {
+                out.put(labels, seconds);
+            }
+        }),
+        column(&catalog::CASE_CONSECUTIVE_FAILURES, |out, labels, row| {
+            if row.last.is_some() {
+                out.put(labels, row.consecutive_failures);
+            }
+        }),
+    ];
+}
+
+impl Row for CaseInfo {
+    fn is_before(&self, other: &Self) -> bool {
+        self.case < other.case
+    }
+
+    fn with_labels(rows: &[Self], source_labels: &str, mut use_labels: impl FnMut(&str)) {
+        let mut labels = String::new();
+        for row in rows {
+            source_labels.clone_into(&mut labels);
+            push_identity_label(&mut labels, "case", &row.case);
+            push_text_label(&mut labels, "name", &row.name);
+            push_text_label(&mut labels, "suite", &row.suite);
+            push_text_label(&mut labels, "file", &row.file);
+            use_labels(&labels);
+        }
+    }
+
+    const COLUMNS: &'static [Column<Self>] = &[column(&catalog::CASE_INFO, |out, labels, _| out.put(labels, 1))];
+}
+
+const fn column<R>(family: &'static Family, write: fn(&mut Samples<'_>, &str, &R)) -> Column<R> {
+    Column {
+        family,
+        varies: false,
+        write,
+    }
+}
+
+fn exemplar(by: &CountedRun, value: f64) -> Exemplar<'_> {
+    Exemplar {
+        run: by.run,
+        url: by.url.as_deref(),
+        at: by.at,
+        value,
+    }
+}
+
+/// One source with what the small families need sorted and its labels written: each label is escaped once.
 struct Prepared<'a> {
     source: &'a SourceSnapshot,
     labels: String,
     environments: Vec<(String, &'a Name)>,
     groups: Vec<(String, &'a GroupRow)>,
-    cases: Vec<(Range<usize>, &'a CaseRow)>,
-    /// The labels of all cases, end to end: one allocation instead of one per case.
-    case_labels: String,
 }
 
 impl<'a> Prepared<'a> {
@@ -76,46 +330,12 @@ impl<'a> Prepared<'a> {
             .into_iter()
             .map(|row| (group_labels(&labels, &row.group), row))
             .collect();
-
-        let mut rows: Vec<_> = source.cases.iter().collect();
-        rows.sort_by(|a, b| (&a.group, &a.case).cmp(&(&b.group, &b.case)));
-        let mut case_labels = String::new();
-        let mut cases = Vec::with_capacity(rows.len());
-        // Sorted, so that the cases of a group stand together and its labels are written once.
-        for same_group in rows.chunk_by(|a, b| a.group == b.group) {
-            let prefix = group_labels(&labels, &same_group[0].group);
-            for row in same_group {
-                let start = case_labels.len();
-                case_labels.push_str(&prefix);
-                push_identity_label(&mut case_labels, "case", &row.case);
-                cases.push((start..case_labels.len(), *row));
-            }
-        }
         Self {
             source,
             labels,
             environments,
             groups,
-            cases,
-            case_labels,
         }
-    }
-
-    /// A guess at the text's size that is seldom too small: growing a buffer of tens of megabytes copies it.
-    fn text_bytes(&self) -> usize {
-        const SERIES_PER_CASE: usize = 14;
-        const SERIES_PER_GROUP: usize = 60;
-        const BYTES_PER_SERIES_BESIDE_LABELS: usize = 64;
-        let case_series = self.cases.len() * SERIES_PER_CASE;
-        let group_series = self.groups.len() * SERIES_PER_GROUP;
-        let labels = self.case_labels.len() * SERIES_PER_CASE + group_series * 64;
-        (case_series + group_series) * BYTES_PER_SERIES_BESIDE_LABELS + labels + 16_384
-    }
-
-    fn cases(&self) -> impl Iterator<Item = (&str, &'a CaseRow)> {
-        self.cases
-            .iter()
-            .map(|(labels, row)| (&self.case_labels[labels.clone()], *row))
     }
 }
 
@@ -137,15 +357,12 @@ fn groups<'p, 'a>(sources: &'p [Prepared<'a>]) -> impl Iterator<Item = (&'p str,
         .flat_map(|source| source.groups.iter().map(|(labels, row)| (labels.as_str(), *row)))
 }
 
-fn cases<'p, 'a>(sources: &'p [Prepared<'a>]) -> impl Iterator<Item = (&'p str, &'a CaseRow)> {
-    sources.iter().flat_map(Prepared::cases)
-}
-
 fn write_runs(page: &mut Page, sources: &[Prepared<'_>]) {
     page.family(&catalog::RUNS_TOTAL, |out| {
         for (labels, row) in groups(sources) {
             for outcome in RunOutcome::ALL {
-                out.put_with(labels, "outcome", outcome.label(), row.runs[outcome.index()]);
+                let by = row.counted[outcome.index()].as_deref().map(|run| exemplar(run, 1.0));
+                out.put_counted(labels, ("outcome", outcome.label()), row.runs[outcome.index()], by);
             }
         }
     });
@@ -173,12 +390,12 @@ fn write_runs(page: &mut Page, sources: &[Prepared<'_>]) {
     });
     page.family(&catalog::RUN_DURATION_SECONDS, |out| {
         for (labels, GroupRow { duration, .. }) in groups(sources) {
-            out.put_histogram(labels, duration.bounds, &duration.counts, duration.sum);
+            put_histogram(out, labels, duration);
         }
     });
     page.family(&catalog::RUN_QUEUE_DURATION_SECONDS, |out| {
         for (labels, GroupRow { queue, .. }) in groups(sources) {
-            out.put_histogram(labels, queue.bounds, &queue.counts, queue.sum);
+            put_histogram(out, labels, queue);
         }
     });
     page.family(&catalog::RUN_CASES_TOTAL, |out| {
@@ -186,6 +403,21 @@ fn write_runs(page: &mut Page, sources: &[Prepared<'_>]) {
             put_case_outcomes(out, labels, &row.cases);
         }
     });
+}
+
+fn put_histogram(out: &mut Samples<'_>, labels: &str, histogram: &Histogram) {
+    let mut below = 0;
+    let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
+    for ((bound, count), by) in bounds.zip(&histogram.counts).zip(&histogram.counted) {
+        below += count;
+        out.put_bucket(
+            labels,
+            bound,
+            below,
+            by.as_ref().map(|(run, value)| exemplar(run, *value)),
+        );
+    }
+    out.put_sum_and_count(labels, histogram.sum, below);
 }
 
 fn put_case_outcomes(out: &mut Samples<'_>, labels: &str, counts: &[u64; CaseOutcome::COUNT]) {
@@ -245,84 +477,15 @@ fn write_case_counts(page: &mut Page, sources: &[Prepared<'_>]) {
             }
         }
     });
-    page.family(&catalog::CASE_INFO, |out| {
-        for source in sources {
-            let mut infos: Vec<_> = source.source.case_infos.iter().collect();
-            infos.sort_by(|a, b| a.case.cmp(&b.case));
-            for info in infos {
-                let mut labels = source.labels.clone();
-                push_identity_label(&mut labels, "case", &info.case);
-                push_text_label(&mut labels, "name", &info.name);
-                push_text_label(&mut labels, "suite", &info.suite);
-                push_text_label(&mut labels, "file", &info.file);
-                out.put(&labels, 1);
-            }
-        }
-    });
 }
 
-fn write_case_totals(page: &mut Page, sources: &[Prepared<'_>]) {
-    page.family(&catalog::CASE_RESULTS_TOTAL, |out| {
-        for (labels, row) in cases(sources) {
-            put_case_outcomes(out, labels, &row.results);
-        }
-    });
-    page.family(&catalog::CASE_RETRIES_TOTAL, |out| {
-        for (labels, row) in cases(sources) {
-            out.put(labels, row.retries);
-        }
-    });
-    page.family(&catalog::CASE_DURATION_SECONDS, |out| {
-        for (labels, row) in cases(sources) {
-            out.put_sum_and_count(labels, row.duration_sum, row.duration_count);
-        }
-    });
-}
-
-fn write_case_states(page: &mut Page, sources: &[Prepared<'_>]) {
-    let last_results = || cases(sources).filter_map(|(labels, row)| Some((labels, row, row.last.as_ref()?)));
-    page.family(&catalog::CASE_LAST_OUTCOME, |out| {
-        for (labels, _, last) in last_results() {
-            out.put_with(labels, "outcome", last.outcome.label(), 1);
-        }
-    });
-    page.family(&catalog::CASE_LAST_RUN_TIMESTAMP_SECONDS, |out| {
-        for (labels, _, last) in last_results() {
-            if let Some(at) = last.at {
-                out.put(labels, at);
-            }
-        }
-    });
-    page.family(&catalog::CASE_LAST_PASS_TIMESTAMP_SECONDS, |out| {
-        for (labels, row) in cases(sources) {
-            if let Some(at) = row.last_pass {
-                out.put(labels, at);
-            }
-        }
-    });
-    page.family(&catalog::CASE_LAST_DURATION_SECONDS, |out| {
-        for (labels, _, last) in last_results() {
-            if let Some(seconds) = last.duration_seconds {
-                out.put(labels, seconds);
-            }
-        }
-    });
-    page.family(&catalog::CASE_CONSECUTIVE_FAILURES, |out| {
-        for (labels, row, _) in last_results() {
-            out.put(labels, row.consecutive_failures);
-        }
-    });
-}
-
-fn write_bookkeeping(page: &mut Page, sources: &[Prepared<'_>]) {
+fn write_bookkeeping(page: &mut Page, sources: &[Prepared<'_>], mut series: Vec<(&'static str, u64)>) {
     page.family(&catalog::SERIES_FOLDED, |out| {
         for source in sources {
             out.put(&source.labels, source.source.cases_left_out);
         }
     });
     // Last, because it counts what is above, in names' order like every other label.
-    let mut series: Vec<_> = page.series().to_vec();
-    series.retain(|(name, _)| *name != catalog::SERIES_FOLDED.name);
     series.sort_unstable();
     page.family(&catalog::SERIES, |out| {
         for (name, count) in series {

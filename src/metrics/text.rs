@@ -1,11 +1,11 @@
-//! The text format 0.0.4: one buffer, written once, front to back. Escaping and numbers live here and nowhere else.
-//! Never knows what a family means; never sorts.
+//! The two text formats, 0.0.4 and OpenMetrics 1.0: one buffer, written front to back. Escaping and numbers live here and
+//! nowhere else. Never knows what a family means; never sorts.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use crate::metrics::catalog::Family;
+use crate::metrics::catalog::{Family, Type};
 
 /// Label values are cut here. Long enough for any title that a person would read in a table; without it, one hostile
 /// title would be repeated in each of its case's series.
@@ -14,32 +14,58 @@ pub(crate) const LABEL_VALUE_CHARS_MAX: usize = 256;
 /// `~` and 16 digits: what stands for the part of an identity that could not be kept.
 const CHECKSUM_CHARS: usize = 17;
 
+/// What OpenMetrics allows an exemplar's labels, names and values together; a server refuses the scrape beyond it.
+const EXEMPLAR_CHARS_MAX: usize = 128;
+
+/// How an exposition is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The text format 0.0.4, which every scraper reads.
+    Text,
+    /// OpenMetrics 1.0: units, info metrics, and exemplars.
+    OpenMetrics,
+}
+
+impl Format {
+    /// Every member.
+    pub const ALL: [Self; 2] = [Self::Text, Self::OpenMetrics];
+
+    /// What the last line of an exposition has to be.
+    #[must_use]
+    pub const fn end(self) -> &'static str {
+        match self {
+            Self::Text => "",
+            Self::OpenMetrics => "# EOF\n",
+        }
+    }
+}
+
 /// An exposition in the making.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Page {
     text: String,
+    format: Format,
     series: Vec<(&'static str, u64)>,
 }
 
 impl Page {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self {
-            text: String::with_capacity(bytes),
+            text: String::new(),
+            format,
             series: Vec::new(),
         }
     }
 
-    /// Writes one family. Its HELP and TYPE come with its first sample; a family without one prints nothing.
+    /// Writes one family. A family without a sample prints nothing, not even its head.
     pub(crate) fn family(&mut self, family: &'static Family, write: impl FnOnce(&mut Samples<'_>)) {
-        let mut samples = Samples {
-            text: &mut self.text,
-            family,
-            count: 0,
-        };
+        let start = self.text.len();
+        push_head(&mut self.text, family, self.format);
+        let mut samples = Samples::new(&mut self.text, family, self.format);
         write(&mut samples);
-        let count = samples.count;
-        if count > 0 {
-            self.series.push((family.name, count));
+        match samples.count() {
+            0 => self.text.truncate(start),
+            count => self.series.push((family.name, count)),
         }
     }
 
@@ -51,6 +77,34 @@ impl Page {
     pub(crate) fn into_text(self) -> String {
         self.text
     }
+}
+
+/// A family's HELP, TYPE and, in OpenMetrics, UNIT. There a counter's and an info's family is named without the suffix that
+/// its samples have, and a unit may be told only if the name ends with it.
+///
+/// A state set would have to call its label like itself (`testrun_last_run_outcome{testrun_last_run_outcome="passed"}`), so
+/// ours are gauges in both formats: one name and one label for every query.
+pub(crate) fn push_head(text: &mut String, family: &Family, format: Format) {
+    let Family {
+        name, kind, help, unit, ..
+    } = *family;
+    // Writing to a string cannot fail, here and below.
+    if format == Format::Text {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.word());
+        return;
+    }
+    let (suffix, word) = match kind {
+        Type::Counter => ("_total", "counter"),
+        Type::Info => ("_info", "info"),
+        other => ("", other.word()),
+    };
+    let name = name.strip_suffix(suffix).unwrap_or(name);
+    let _ = writeln!(text, "# TYPE {name} {word}");
+    let unit = unit.split(' ').next().unwrap_or_default();
+    if !unit.is_empty() && name.strip_suffix(unit).is_some_and(|stem| stem.ends_with('_')) {
+        let _ = writeln!(text, "# UNIT {name} {unit}");
+    }
+    let _ = writeln!(text, "# HELP {name} {}", help.replace('"', "\\\""));
 }
 
 /// A sample's value.
@@ -87,49 +141,79 @@ pub(crate) fn unix_seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
 
+/// The run that a counter or a bucket was last moved by: what a person who sees it move wants to open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exemplar<'a> {
+    pub(crate) run: u64,
+    pub(crate) url: Option<&'a str>,
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) value: f64,
+}
+
 /// One family's samples.
 pub(crate) struct Samples<'page> {
     text: &'page mut String,
     family: &'static Family,
+    format: Format,
     count: u64,
 }
 
-impl Samples<'_> {
+impl<'page> Samples<'page> {
+    /// Without a head, for a part of a family.
+    pub(crate) fn new(text: &'page mut String, family: &'static Family, format: Format) -> Self {
+        Self {
+            text,
+            family,
+            format,
+            count: 0,
+        }
+    }
+
+    /// How many samples were written.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     /// A sample whose labels are complete.
     pub(crate) fn put(&mut self, labels: &str, value: impl Into<Value>) {
-        self.write("", labels, None, value.into());
+        self.write("", labels, None, value.into(), None);
     }
 
     /// A sample with one more label, from a closed set: its value needs no escaping.
     pub(crate) fn put_with(&mut self, labels: &str, name: &str, label: &str, value: impl Into<Value>) {
-        self.write("", labels, Some((name, label)), value.into());
+        self.write("", labels, Some((name, label)), value.into(), None);
+    }
+
+    /// The same for a counter that remembers what moved it.
+    pub(crate) fn put_counted(&mut self, labels: &str, extra: (&str, &str), value: u64, by: Option<Exemplar<'_>>) {
+        self.write("", labels, Some(extra), Value::Int(value), by);
     }
 
     /// The sum and the count of a summary or a histogram.
     pub(crate) fn put_sum_and_count(&mut self, labels: &str, sum: f64, count: u64) {
-        self.write("_sum", labels, None, Value::Float(sum));
-        self.write("_count", labels, None, Value::Int(count));
+        self.write("_sum", labels, None, Value::Float(sum), None);
+        self.write("_count", labels, None, Value::Int(count), None);
     }
 
-    /// A histogram of buckets that are not cumulated yet; one more count than bounds.
-    pub(crate) fn put_histogram(&mut self, labels: &str, bounds: &[f64], counts: &[u64], sum: f64) {
-        let mut below = 0;
-        let mut bound_text = String::new();
-        for (bound, count) in bounds.iter().zip(counts) {
-            below += count;
-            bound_text.clear();
-            push_float(&mut bound_text, *bound);
-            self.write("_bucket", labels, Some(("le", &bound_text)), Value::Int(below));
+    /// One bucket of a histogram, with all that lies below its bound.
+    pub(crate) fn put_bucket(&mut self, labels: &str, bound: f64, below: u64, by: Option<Exemplar<'_>>) {
+        let mut text = String::new();
+        push_float(&mut text, bound);
+        // OpenMetrics wants one spelling of a bound, that of a float.
+        if self.format == Format::OpenMetrics && bound.is_finite() && !text.contains(['.', 'e']) {
+            text.push_str(".0");
         }
-        let total = counts.iter().sum();
-        self.write("_bucket", labels, Some(("le", "+Inf")), Value::Int(total));
-        self.put_sum_and_count(labels, sum, total);
+        self.write("_bucket", labels, Some(("le", &text)), Value::Int(below), by);
     }
 
-    fn write(&mut self, suffix: &str, labels: &str, extra: Option<(&str, &str)>, value: Value) {
-        if self.count == 0 {
-            self.write_head();
-        }
+    fn write(
+        &mut self,
+        suffix: &str,
+        labels: &str,
+        extra: Option<(&str, &str)>,
+        value: Value,
+        exemplar: Option<Exemplar<'_>>,
+    ) {
         self.count += 1;
         let text = &mut *self.text;
         text.push_str(self.family.name);
@@ -153,13 +237,35 @@ impl Samples<'_> {
             Value::Int(value) => push_integer(text, value),
             Value::Float(value) => push_float(text, value),
         }
+        if let Some(exemplar) = exemplar.filter(|_| self.format == Format::OpenMetrics) {
+            push_exemplar(text, &exemplar);
+        }
         text.push('\n');
     }
+}
 
-    fn write_head(&mut self) {
-        let Family { name, help, kind, .. } = self.family;
-        // Writing to a string cannot fail, here and below.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {}", kind.word());
+/// The URL is left out if it does not fit, or holds what a label may not: the run's id is enough to find it.
+fn push_exemplar(text: &mut String, exemplar: &Exemplar<'_>) {
+    let Exemplar { run, url, at, value } = *exemplar;
+    text.push_str(" # {run_id=\"");
+    let start = text.len();
+    push_integer(text, run);
+    let used = "run_id".len() + (text.len() - start) + "build_url".len();
+    text.push('"');
+    let fits = |url: &&str| {
+        let plain = !url.is_empty() && !url.chars().any(char::is_control);
+        plain && used + url.chars().count() <= EXEMPLAR_CHARS_MAX
+    };
+    if let Some(url) = url.filter(fits) {
+        text.push_str(",build_url=\"");
+        push_value(text, url, false);
+        text.push('"');
+    }
+    text.push_str("} ");
+    push_float(text, value);
+    if let Some(at) = at {
+        text.push(' ');
+        push_float(text, unix_seconds(at));
     }
 }
 

@@ -523,7 +523,25 @@ async fn facts_come_as_they_are_learned_then_the_end_of_the_round_and_people_can
     assert_eq!(report.health, crate::status::Health::Failing);
     assert_eq!(report.status.last_error.unwrap().what, "/runs: the server answered 404");
     assert_eq!(report.status.budget.told_limit, Some(120.0));
+    assert_eq!(report.status.last_round.unwrap().requests, 2);
 
     drop(received);
     assert_eq!(poller.one_round(&updates, &shutdown).await, None, "nobody receives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_ends_its_round_is_stopped() {
+    let scene = Scene {
+        rpm: 1e6,
+        burst: 100_000,
+        per_round: usize::MAX,
+        seconds: 30,
+        ..SCENE
+    };
+    let text = timeline(scene).await;
+    assert_eq!(
+        text.lines().filter(|line| line.ends_with(" 200")).count(),
+        ROUND_REQUESTS_MAX
+    );
+    assert!(text.ends_with("unreadable"), "the round has failed");
 }

@@ -83,6 +83,19 @@ fn character(dice: &mut Dice, environments: usize, runs_before: usize) -> Charac
     }
 }
 
+/// Makes sure that there is something to see soon: a case that regresses with one of the first runs, and two that flip.
+pub(super) fn showcase(cases: &mut [Case], runs_before: usize) {
+    let shown = [
+        Character::Regressing(runs_before + 2),
+        Character::Flaky(0.5),
+        Character::Stable,
+        Character::Flaky(0.4),
+    ];
+    for (case, character) in cases.iter_mut().zip(shown) {
+        case.character = character;
+    }
+}
+
 fn playwright(seed: u64, index: usize, character: Character, duration: i64, dice: &mut Dice) -> Case {
     let area = AREAS[index % AREAS.len()];
     let action = ACTIONS[dice.index(ACTIONS.len())];

@@ -13,6 +13,10 @@ pub(super) enum Stream {
     Edit = 5,
     Fault = 6,
     Latency = 7,
+    Odd = 8,
+    Tie = 9,
+    Duplicate = 10,
+    Show = 11,
 }
 
 /// A stream of draws.

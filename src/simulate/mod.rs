@@ -14,9 +14,15 @@ mod platform;
 mod run;
 mod sample_platform;
 mod serve;
+mod trap;
 mod truth;
+mod wire;
 mod world;
 
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod odd_tests;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +37,7 @@ pub use limits::Limit;
 pub use options::WorldOptions;
 pub use platform::{Answer, Asked, Platform};
 pub use serve::serve;
+pub use trap::Trap;
 pub use truth::{CaseTruth, LastRun, RunTruth, Sum, Truth};
 
 /// The world's time for a real time, when the world runs `speed` times as fast. Upstream's times must not lie in the

@@ -64,6 +64,39 @@ pub struct WorldOptions {
     pub batch_max: usize,
     /// 413 or 400.
     pub batch_status: u16,
+    /// Counts and lengths of time are written as 12.0. The truth is that of 12.
+    pub counts_as_floats: bool,
+    /// Ids are written as texts. The truth is that of the numbers.
+    pub ids_as_text: bool,
+    /// How likely a run is told as "paused", a state that nobody documented, for the middle third of its execution. No
+    /// filter on a state finds it then. In truth it is started all the while.
+    pub undocumented_states: f64,
+    /// Empirical: how likely a run's environment slug is null; if it can happen, details carry `environment_id`, as
+    /// histories always do. The truth is the slug: a reader must resolve it before it counts the run.
+    pub null_environments: f64,
+    /// Empirical: cancelled runs tell neither start nor end nor duration. In truth they are counted as cancelled, without
+    /// durations, and are never the run that ended last, because nobody told when they ended.
+    pub null_cancelled_times: bool,
+    /// Empirical: the list ignores its `state` filter. The truth is what the details tell.
+    pub ignores_state_filter: bool,
+    /// Empirical: details list only the cases that did not pass. The truth is that of the histories, where all are.
+    pub details_list_failures_only: bool,
+    /// How likely a run is created in the same instant as the one before; Empirical's list shows such runs in the wrong
+    /// order. The truth is that of runs in any order.
+    pub created_ties: f64,
+    /// How likely an entry of a history is told twice in the same answer. In truth it is one result.
+    pub history_duplicates: f64,
+    /// Sample Platform: how likely a cancelled run that has results becomes passed or failed, and completed later, by a
+    /// late row of its worker. Never before it was served in full. In truth it is counted once, as cancelled.
+    pub late_verdicts: f64,
+    /// On a socket: bodies are compressed for readers that accept gzip.
+    pub gzip: bool,
+    /// So long after its creation a finished run is forgotten: no answer tells it any more. Its counts stay in the truth
+    /// of a reader that has looked since the world's start; gauges are those of runs that are still told.
+    pub keep_for: Duration,
+    /// Something to see within two minutes of the start: a case regresses, others flip, and every so often more runs are
+    /// created at once than are executed.
+    pub showcase: bool,
     /// Sample Platform: every page that holds this run answers 500. The truth knows nothing of it.
     pub poisoned: Option<RunId>,
 }
@@ -99,22 +132,40 @@ impl WorldOptions {
             flaky_in_success: false,
             batch_max: 500,
             batch_status: 413,
+            counts_as_floats: false,
+            ids_as_text: false,
+            undocumented_states: 0.0,
+            null_environments: 0.0,
+            null_cancelled_times: false,
+            ignores_state_filter: false,
+            details_list_failures_only: false,
+            created_ties: 0.0,
+            history_duplicates: 0.0,
+            late_verdicts: 0.0,
+            gzip: false,
+            // The longest lookback of any answer is 90 days.
+            keep_for: Duration::from_hours(92 * 24),
+            showcase: false,
             poisoned: None,
         }
     }
 
-    /// A lively world for the real clock: runs of seconds, several of them finished each minute.
+    /// A lively world for the real clock: runs of seconds, one of them finished with nearly every look, and all that an
+    /// exporter is there to show within two minutes. Forgets soon, because a demo may be left running.
     #[must_use]
     pub fn demo(kind: Kind, start: Timestamp) -> Self {
         Self {
             cases: 42,
             runs_before: 120,
-            history: Duration::from_hours(7 * 24),
-            run_interval: Duration::from_secs(12),
+            history: Duration::from_hours(36),
+            run_interval: Duration::from_secs(6),
             run_duration: Duration::from_secs(20),
             queue_wait: Duration::from_secs(4),
             analytics_lag: (Duration::from_secs(2), Duration::from_secs(8)),
             late_edits: 0.02,
+            gzip: true,
+            keep_for: Duration::from_hours(48),
+            showcase: true,
             ..Self::new(kind, 42, start)
         }
     }
@@ -137,6 +188,14 @@ impl WorldOptions {
             reruns: 0.2,
             nulls: 0.1,
             unknown_values: 0.002,
+            counts_as_floats: seed % 3 == 1,
+            ids_as_text: seed % 3 == 2,
+            undocumented_states: 0.1,
+            null_environments: 0.05,
+            ignores_state_filter: seed % 4 == 3,
+            created_ties: 0.1,
+            history_duplicates: 0.05,
+            late_verdicts: 0.3,
             ..Self::new(kind, seed, start)
         }
     }

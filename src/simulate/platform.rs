@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::faults::{Fault, FaultPlan, When};
@@ -16,7 +17,7 @@ use super::options::WorldOptions;
 use super::run::millis;
 use super::truth::Truth;
 use super::world::World;
-use super::{empirical, sample_platform};
+use super::{empirical, sample_platform, wire};
 use crate::model::RunId;
 use crate::sources::Kind;
 
@@ -72,17 +73,26 @@ pub struct Answer {
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) status: u16,
-    pub(super) body: Value,
+    /// JSON.
+    pub(super) body: Vec<u8>,
     /// What a reader knows who has read it.
     pub(super) served: Vec<Served>,
 }
 
 impl Page {
-    pub(super) fn new(status: u16, body: Value) -> Self {
+    pub(super) fn new(status: u16, body: &impl Serialize) -> Self {
         Self {
             status,
-            body,
+            body: wire::text(body),
             served: vec![],
+        }
+    }
+
+    /// An answer that was found.
+    pub(super) fn found(body: &impl Serialize, served: Vec<Served>) -> Self {
+        Self {
+            served,
+            ..Self::new(200, body)
         }
     }
 }
@@ -362,7 +372,7 @@ impl Platform {
             Kind::SamplePlatform => sample_platform::answer(&self.world, route, asked),
         };
         self.note_served(&page.served);
-        self.send(verdict.as_ref(), page.status, &page.body)
+        self.send_text(verdict.as_ref(), page.status, page.body)
     }
 
     fn has_token(&self, asked: &Asked) -> bool {
@@ -482,6 +492,10 @@ impl Platform {
     }
 
     fn send(&self, verdict: Option<&Verdict>, status: u16, body: &Value) -> Answer {
+        self.send_text(verdict, status, wire::text(body))
+    }
+
+    fn send_text(&self, verdict: Option<&Verdict>, status: u16, mut body: Vec<u8>) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(verdict) = verdict {
@@ -503,11 +517,11 @@ impl Platform {
                 headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
         }
-        let body = Bytes::from(format!("{body}\n"));
+        body.push(b'\n');
         Answer {
             status,
             headers,
-            body,
+            body: body.into(),
             fault: None,
         }
     }

@@ -1,7 +1,7 @@
 //! One run: everything that will ever happen to it, drawn when it is created. What is true of it at a moment is then a
 //! pure function of that moment, so a history does not depend on when anybody looked.
 
-use std::collections::HashSet;
+use std::ops::Deref;
 
 use super::case::{Case, Character};
 use super::dice::{Dice, Stream, scale};
@@ -49,8 +49,46 @@ pub(super) struct Attempt {
     pub(super) cancelling: Option<Ms>,
     pub(super) finished: Ms,
     pub(super) end: End,
-    /// Ascending by case; only those that are done before the end.
-    pub(super) results: Vec<CaseRun>,
+    pub(super) results: Results,
+}
+
+/// The results of an attempt, ascending by case; only those that are done before its end. Counted when they are written,
+/// because every list of runs asks for the counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Results {
+    rows: Vec<CaseRun>,
+    counts: [u64; CaseOutcome::COUNT],
+}
+
+impl From<Vec<CaseRun>> for Results {
+    fn from(rows: Vec<CaseRun>) -> Self {
+        let mut counts = [0; CaseOutcome::COUNT];
+        for result in &rows {
+            counts[result.outcome.index()] += 1;
+        }
+        Self { rows, counts }
+    }
+}
+
+impl Deref for Results {
+    type Target = [CaseRun];
+
+    fn deref(&self) -> &[CaseRun] {
+        &self.rows
+    }
+}
+
+impl Results {
+    /// Writes one result anew.
+    pub(super) fn change(&mut self, place: usize, change: impl FnOnce(&mut CaseRun)) {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.get_mut(place).map(change);
+        *self = rows.into();
+    }
+
+    pub(super) fn all_passed(&self) -> bool {
+        self.counts[CaseOutcome::Passed.index()] == self.rows.len() as u64
+    }
 }
 
 impl Attempt {
@@ -58,13 +96,8 @@ impl Attempt {
         self.finished <= now
     }
 
-    pub(super) fn result(&self, case: usize) -> Option<&CaseRun> {
-        let place = self.results.binary_search_by_key(&case, |result| result.case).ok()?;
-        self.results.get(place)
-    }
-
     pub(super) fn count(&self, outcome: CaseOutcome) -> u64 {
-        self.results.iter().filter(|result| result.outcome == outcome).count() as u64
+        self.results.counts[outcome.index()]
     }
 }
 
@@ -76,6 +109,15 @@ pub(super) struct Nulls {
     pub(super) duration: bool,
     pub(super) commit: bool,
     pub(super) build_url: bool,
+}
+
+/// What is told of a run against all documents.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Odd {
+    /// "paused" for a part of its execution.
+    pub(super) paused: bool,
+    /// No environment slug.
+    pub(super) nameless: bool,
 }
 
 /// A run and its future.
@@ -96,24 +138,55 @@ pub(super) struct Run {
     /// After its end, the analytics know of it so much later (Empirical).
     pub(super) lag: Ms,
     pub(super) nulls: Nulls,
+    pub(super) odd: Odd,
     /// The set of cases that it was created for; `None` is all.
     pub(super) custom: Option<Vec<usize>>,
     pub(super) poisoned: bool,
     /// So long after its end it will be edited or restarted, if it has been served in full.
     pub(super) edit_after: Option<Ms>,
     pub(super) restart_after: Option<Ms>,
+    /// So long after its end a cancelled run gets another verdict.
+    pub(super) verdict_after: Option<Ms>,
     /// Whether its finished state has been served.
     pub(super) served_run: bool,
-    /// Cases whose result has been served after its end.
-    pub(super) served_cases: HashSet<usize>,
+    /// Results that have been served after its end.
+    pub(super) served_cases: Marks,
     /// When the last of it was served.
     pub(super) served_in_full: Option<Ms>,
+}
+
+/// A set of cases.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl Marks {
+    fn insert(&mut self, case: usize) {
+        let (word, bit) = (case / 64, 1 << (case % 64));
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let word = &mut self.words[word];
+        self.count += usize::from(*word & bit == 0);
+        *word |= bit;
+    }
 }
 
 impl Run {
     /// What an observer who counts a run once has counted.
     pub(super) fn first(&self) -> &Attempt {
         self.first.as_deref().unwrap_or(&self.current)
+    }
+
+    /// Whether it is told as paused. In truth it is being executed.
+    pub(super) fn is_paused(&self, now: Ms) -> bool {
+        let during = |started: Ms| {
+            let third = (self.current.finished - started) / 3;
+            (started + third..started + 2 * third).contains(&now)
+        };
+        self.odd.paused && self.current.started.is_some_and(during)
     }
 
     /// Whether the analytics know of its (current) results.
@@ -136,17 +209,13 @@ impl Run {
     }
 
     /// Only then it matters what of it has been served.
-    fn will_be_rewritten(&self) -> bool {
-        self.edit_after.is_some() || self.restart_after.is_some()
+    pub(super) fn will_be_rewritten(&self) -> bool {
+        self.edit_after.is_some() || self.restart_after.is_some() || self.verdict_after.is_some()
     }
 
     fn note_served_in_full(&mut self, now: Ms) {
-        let all = self.served_run
-            && self
-                .current
-                .results
-                .iter()
-                .all(|result| self.served_cases.contains(&result.case));
+        // Nothing but results of the current attempt is served, so as many marks as results are all of them.
+        let all = self.served_run && self.served_cases.count == self.current.results.len();
         if all && self.served_in_full.is_none() {
             self.served_in_full = Some(now);
         }
@@ -162,6 +231,18 @@ const ERROR_CODES: &[(&str, bool, bool)] = &[
     ("worker_interrupted", true, true),
     ("merge_reports_failed", true, false),
 ];
+
+/// In a showcase, of so many runs in a row the ones of these places are created nearly at once.
+const PEAK_PERIOD: usize = 24;
+const PEAK: std::ops::Range<usize> = 5..14;
+/// So many runs are executed side by side while a queue is built up.
+const QUEUE_SLOTS: Ms = 3;
+
+/// The place of a run in a peak of creations, if it is in one. History has none.
+pub(super) fn peak(index: usize, runs_before: usize) -> Option<usize> {
+    let place = index.checked_sub(runs_before)? % PEAK_PERIOD;
+    PEAK.contains(&place).then(|| place - PEAK.start)
+}
 
 /// What an attempt is an attempt of.
 #[derive(Clone, Copy)]
@@ -203,7 +284,7 @@ impl Planner<'_> {
             .chance(options.late_edits)
             .then(|| dice.wait(millis(options.edit_grace)));
         let restart = self.kind == Kind::SamplePlatform && dice.chance(options.restarts);
-        Run {
+        let mut run = Run {
             id,
             index,
             environment,
@@ -215,6 +296,8 @@ impl Planner<'_> {
                 0
             },
             nulls,
+            odd: Odd::default(),
+            verdict_after: None,
             edit_after,
             restart_after: restart.then(|| dice.wait(millis(options.edit_grace))),
             current: {
@@ -232,9 +315,33 @@ impl Planner<'_> {
             first: None,
             poisoned: options.poisoned == Some(id),
             served_run: false,
-            served_cases: HashSet::new(),
+            served_cases: Marks::default(),
             served_in_full: None,
-        }
+        };
+        self.make_odd(&mut run);
+        run
+    }
+
+    /// Draws what is odd about a run, from dice of their own: an odd world has the history of an ordinary one.
+    fn make_odd(&self, run: &mut Run) {
+        let options = self.options;
+        let mut dice = Dice::new(options.seed, Stream::Odd, run.index as u64);
+        run.odd = Odd {
+            paused: dice.chance(options.undocumented_states),
+            nameless: self.kind == Kind::Empirical && dice.chance(options.null_environments),
+        };
+        let judged = self.kind == Kind::SamplePlatform && dice.chance(options.late_verdicts);
+        let later = dice.wait(millis(options.edit_grace));
+        let has_verdict = run.current.end == End::Cancelled && !run.current.results.is_empty();
+        run.verdict_after = (judged && has_verdict).then_some(later);
+    }
+
+    /// How much longer a run waits in a queue that has built up.
+    fn queued_behind(&self, index: usize) -> Ms {
+        let place = self.options.showcase.then(|| peak(index, self.options.runs_before));
+        place
+            .flatten()
+            .map_or(0, |place| place as Ms * millis(self.options.run_duration) / QUEUE_SLOTS)
     }
 
     /// Draws the second attempt of a restarted run.
@@ -264,7 +371,7 @@ impl Planner<'_> {
         what.calm = dice.chance(if is_trunk(what.branch) { 0.04 } else { 0.25 });
         let part = if what.custom.is_some() { 0.4 } else { 1.0 };
         let duration = scale(millis(options.run_duration), part * dice.fraction(0.5, 1.5));
-        let wait = dice.wait(millis(options.queue_wait));
+        let wait = dice.wait(millis(options.queue_wait)) + self.queued_behind(what.index);
         let mut attempt = Attempt {
             queued,
             pending_until: if dice.chance(0.3) {
@@ -277,7 +384,7 @@ impl Planner<'_> {
             cancelling: None,
             finished: 0,
             end: End::Ended,
-            results: vec![],
+            results: Results::default(),
         };
         if self.kind == Kind::SamplePlatform {
             self.to_seconds(&mut attempt, duration, dice);
@@ -359,7 +466,7 @@ impl Planner<'_> {
         attempt.cancelling = Some(attempt.finished - (planned / 20).min(attempt.finished - started));
     }
 
-    fn results(&self, attempt: &Attempt, what: What<'_>, planned: Ms, dice: &mut Dice) -> Vec<CaseRun> {
+    fn results(&self, attempt: &Attempt, what: What<'_>, planned: Ms, dice: &mut Dice) -> Results {
         let started = attempt.started.unwrap_or(attempt.queued);
         let all: Vec<usize> = (0..self.cases.len()).collect();
         let chosen = what.custom.unwrap_or(&all);
@@ -371,7 +478,7 @@ impl Planner<'_> {
                 results.push(result);
             }
         }
-        results
+        results.into()
     }
 
     fn outcome(&self, case: &Case, what: What<'_>, dice: &mut Dice) -> CaseOutcome {

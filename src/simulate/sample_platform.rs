@@ -1,12 +1,16 @@
 //! The Sample Platform's API over a world: its routes, its strictness, its shapes. Reads the world, never changes it.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::case::{Case, extension, sample_name};
 use super::dice::mix;
 use super::platform::{Asked, Page, Route, Served};
-use super::run::{CaseRun, Ms, Run};
+use super::run::{CaseRun, End, Ms, Run};
+use super::wire::{Count, Id, Iso, Style};
 use super::world::World;
 use crate::model::CaseOutcome;
 
@@ -100,15 +104,15 @@ pub(super) fn answer(world: &World, route: &Route<'_>, asked: &Asked) -> Page {
 }
 
 fn invalid(message: &str) -> Page {
-    Page::new(400, error(400, message))
+    Page::new(400, &error(400, message))
 }
 
 fn not_found(what: &str, id: u64) -> Page {
-    Page::new(404, error(404, &format!("{what} {id} not found.")))
+    Page::new(404, &error(404, &format!("{what} {id} not found.")))
 }
 
 fn broken() -> Page {
-    Page::new(500, error(500, "An unexpected error occurred."))
+    Page::new(500, &error(500, "An unexpected error occurred."))
 }
 
 /// A filter; an empty value is none.
@@ -137,7 +141,7 @@ fn paging(asked: &Asked) -> Result<(usize, usize), Page> {
                 let fields = json!({"fields": {name: format!("M{said}")}});
                 Page::new(
                     400,
-                    json!({"code": "validation_error", "details": fields, "message": format!("{name} m{said}")}),
+                    &json!({"code": "validation_error", "details": fields, "message": format!("{name} m{said}")}),
                 )
             })
     };
@@ -151,14 +155,39 @@ fn paging(asked: &Asked) -> Result<(usize, usize), Page> {
     ))
 }
 
+#[derive(Serialize)]
+struct Rows<T> {
+    data: Vec<T>,
+    meta: Meta,
+    pagination: Pagination,
+}
+
+/// Always empty.
+#[derive(Serialize)]
+struct Meta {}
+
+#[derive(Serialize)]
+struct Pagination {
+    limit: Count,
+    next_offset: Option<Count>,
+    offset: Count,
+    total: Count,
+}
+
 /// One page of rows.
-fn page(data: &[Value], total: usize, (limit, offset): (usize, usize)) -> Value {
-    let next = offset.saturating_add(limit);
-    json!({
-        "data": data,
-        "meta": {},
-        "pagination": {"limit": limit, "next_offset": (next < total).then_some(next), "offset": offset, "total": total},
-    })
+fn page<T: Serialize>(world: &World, data: Vec<T>, total: usize, (limit, offset): (usize, usize)) -> Rows<T> {
+    let (next, style) = (offset.saturating_add(limit), Style::of(&world.options));
+    let pagination = Pagination {
+        limit: style.size(limit),
+        next_offset: (next < total).then(|| style.size(next)),
+        offset: style.size(offset),
+        total: style.size(total),
+    };
+    Rows {
+        data,
+        meta: Meta {},
+        pagination,
+    }
 }
 
 fn platform_filter(asked: &Asked) -> Result<Option<&str>, Page> {
@@ -199,33 +228,22 @@ fn is_within(at: Ms, (after, before): (Option<Ms>, Option<Ms>)) -> bool {
     after.is_none_or(|after| at >= after) && before.is_none_or(|before| at <= before)
 }
 
-fn iso(time: Ms) -> String {
-    format!(
-        "{:.0}",
-        Timestamp::from_millisecond(time.div_euclid(1000) * 1000).unwrap_or_default()
-    )
-}
-
 /// What the run is doing or how it ended, in the platform's words.
 pub(super) fn state(run: &Run, now: Ms) -> &'static str {
     let attempt = &run.current;
     if !attempt.is_finished(now) {
-        return if attempt.prepared.is_some_and(|at| at <= now) {
+        return if run.is_paused(now) {
+            "paused"
+        } else if attempt.prepared.is_some_and(|at| at <= now) {
             "running"
         } else {
             "queued"
         };
     }
     match attempt.end {
-        super::run::End::Cancelled => "canceled",
+        End::Cancelled => "canceled",
         _ if attempt.results.is_empty() => "error",
-        _ if attempt
-            .results
-            .iter()
-            .all(|result| result.outcome == CaseOutcome::Passed) =>
-        {
-            "pass"
-        }
+        _ if attempt.results.all_passed() => "pass",
         _ => "fail",
     }
 }
@@ -249,27 +267,59 @@ fn pull_request(run: &Run) -> Option<usize> {
     (run.branch.as_deref() == Some("pull_request")).then(|| 1200 + run.index / 3)
 }
 
-fn run_object(world: &World, run: &Run) -> Value {
-    let now = world.now;
-    let first = first_progress(run, now).map(iso);
+#[derive(Serialize)]
+struct RunObject<'a> {
+    branch: &'a str,
+    commit_sha: &'a str,
+    completed_at: Option<Iso>,
+    created_at: Option<Iso>,
+    github_link: String,
+    platform: &'a str,
+    pr_number: Option<Count>,
+    queued_at: Option<Iso>,
+    repository: &'static str,
+    run_id: Id,
+    started_at: Option<Iso>,
+    status: &'static str,
+    test_type: &'static str,
+}
+
+const REPOSITORY: &str = "CCExtractor/ccextractor";
+
+fn run_object<'a>(world: &'a World, run: &'a Run) -> RunObject<'a> {
+    let (now, style) = (world.now, Style::of(&world.options));
+    let first = first_progress(run, now).map(Iso::seconds);
     let pr = pull_request(run);
-    let repository = "CCExtractor/ccextractor";
-    let place = pr.map_or_else(|| format!("commit/{}", run.commit), |number| format!("pull/{number}"));
-    json!({
-        "run_id": run.id,
-        "status": state(run, now),
-        "platform": world.options.environments[run.environment],
-        "test_type": if pr.is_some() { "pr" } else { "commit" },
-        "repository": repository,
-        "branch": run.branch.as_deref().unwrap_or_default(),
-        "commit_sha": run.commit,
-        "pr_number": pr,
-        "created_at": first,
-        "queued_at": first,
-        "started_at": run.current.started.filter(|at| *at <= now).map(iso),
-        "completed_at": run.current.is_finished(now).then(|| iso(run.current.finished)),
-        "github_link": format!("https://github.com/{repository}/{place}"),
-    })
+    RunObject {
+        branch: run.branch.as_deref().unwrap_or_default(),
+        commit_sha: &run.commit,
+        completed_at: run
+            .current
+            .is_finished(now)
+            .then_some(Iso::seconds(run.current.finished)),
+        created_at: first,
+        github_link: pr.map_or_else(
+            || format!("https://github.com/{REPOSITORY}/commit/{}", run.commit),
+            |number| format!("https://github.com/{REPOSITORY}/pull/{number}"),
+        ),
+        platform: &world.options.environments[run.environment],
+        pr_number: pr.map(|number| style.size(number)),
+        queued_at: first,
+        repository: REPOSITORY,
+        run_id: style.id(run.id),
+        started_at: run.current.started.filter(|at| *at <= now).map(Iso::seconds),
+        status: state(run, now),
+        test_type: if pr.is_some() { "pr" } else { "commit" },
+    }
+}
+
+/// What a reader knows of a run who has been shown it; of interest only where it will be rewritten.
+fn served_run(run: &Run) -> Option<Served> {
+    run.will_be_rewritten().then_some(Served::Run(run.id))
+}
+
+fn served_case(run: &Run, result: &CaseRun) -> Option<Served> {
+    run.will_be_rewritten().then_some(Served::Case(run.id, result.case))
 }
 
 fn runs(world: &World, asked: &Asked) -> Result<Page, Page> {
@@ -291,11 +341,12 @@ fn runs(world: &World, asked: &Asked) -> Result<Page, Page> {
     };
     let platform = platform_filter(asked)?;
     let window = window(asked)?;
+    let (branch, commit) = (filter(asked, "branch"), filter(asked, "commit_sha"));
     let is_wanted = |run: &&Run| {
         status.is_none_or(|status| state(run, world.now) == status)
             && platform.is_none_or(|name| world.options.environments[run.environment] == name)
-            && filter(asked, "branch").is_none_or(|name| run.branch.as_deref() == Some(name))
-            && filter(asked, "commit_sha").is_none_or(|sha| run.commit == sha)
+            && branch.is_none_or(|name| run.branch.as_deref() == Some(name))
+            && commit.is_none_or(|sha| run.commit == sha)
             // Runs without any progress are in every window.
             && first_progress(run, world.now).is_none_or(|at| is_within(at, window))
     };
@@ -307,13 +358,9 @@ fn runs(world: &World, asked: &Asked) -> Result<Page, Page> {
     if shown.iter().any(|run| run.poisoned) {
         return Err(broken());
     }
-    let data: Vec<Value> = shown.iter().map(|run| run_object(world, run)).collect();
-    let served = shown.iter().map(|run| Served::Run(run.id)).collect();
-    Ok(Page {
-        status: 200,
-        body: page(&data, wanted.len(), paging),
-        served,
-    })
+    let data = shown.iter().map(|run| run_object(world, run)).collect();
+    let served = shown.iter().filter_map(|run| served_run(run)).collect();
+    Ok(Page::found(&page(world, data, wanted.len(), paging), served))
 }
 
 fn find<'a>(world: &'a World, text: &str) -> Result<&'a Run, Page> {
@@ -326,11 +373,10 @@ fn run(world: &World, text: &str) -> Result<Page, Page> {
     if run.poisoned {
         return Err(broken());
     }
-    Ok(Page {
-        status: 200,
-        body: run_object(world, run),
-        served: vec![Served::Run(run.id)],
-    })
+    Ok(Page::found(
+        &run_object(world, run),
+        served_run(run).into_iter().collect(),
+    ))
 }
 
 /// How many tests the run was created for.
@@ -338,32 +384,47 @@ pub(super) fn planned(world: &World, run: &Run) -> usize {
     run.custom.as_ref().map_or(world.cases.len(), Vec::len)
 }
 
+#[derive(Serialize)]
+struct Summary {
+    duration_ms: Option<Count>,
+    error_count: Count,
+    fail_count: Count,
+    missing_output_count: Count,
+    pass_count: Count,
+    run_id: Id,
+    skipped_count: Count,
+    status: &'static str,
+    total_samples: Count,
+}
+
 fn summary(world: &World, text: &str) -> Result<Page, Page> {
     let run = find(world, text)?;
     if run.poisoned {
         return Err(broken());
     }
-    let count = |outcome| done(world, run).filter(|result| result.outcome == outcome).count();
-    let (failed, missing) = (count(CaseOutcome::Failed), count(CaseOutcome::MissingOutput));
-    let runtime: i64 = done(world, run)
-        .filter_map(|result| result.duration.map(i64::from))
-        .sum();
-    let total = planned(world, run);
-    Ok(Page::new(
-        200,
-        json!({
-            "run_id": run.id,
-            "status": state(run, world.now),
-            "total_samples": total,
-            "pass_count": count(CaseOutcome::Passed),
-            "fail_count": failed,
-            "skipped_count": total - done(world, run).count(),
-            "missing_output_count": missing,
-            // Error items, not tests: a missing output also has a wrong exit code here.
-            "error_count": failed + 2 * missing,
-            "duration_ms": (runtime > 0).then_some(runtime),
-        }),
-    ))
+    let (mut counts, mut runtime) = ([0_usize; CaseOutcome::COUNT], 0);
+    for result in done(world, run) {
+        counts[result.outcome.index()] += 1;
+        runtime += result.duration.map_or(0, i64::from);
+    }
+    let (failed, missing) = (
+        counts[CaseOutcome::Failed.index()],
+        counts[CaseOutcome::MissingOutput.index()],
+    );
+    let (total, style) = (planned(world, run), Style::of(&world.options));
+    let body = Summary {
+        duration_ms: (runtime > 0).then_some(style.count(runtime)),
+        // Error items, not tests: a missing output also has a wrong exit code here.
+        error_count: style.size(failed + 2 * missing),
+        fail_count: style.size(failed),
+        missing_output_count: style.size(missing),
+        pass_count: style.size(counts[CaseOutcome::Passed.index()]),
+        run_id: style.id(run.id),
+        skipped_count: style.size(total - counts.iter().sum::<usize>()),
+        status: state(run, world.now),
+        total_samples: style.size(total),
+    };
+    Ok(Page::found(&body, vec![]))
 }
 
 fn word(outcome: CaseOutcome) -> &'static str {
@@ -407,39 +468,55 @@ fn results(world: &World, text: &str, asked: &Asked) -> Result<Page, Page> {
         .filter(|result| status.is_none_or(|status| word(result.outcome) == status))
         .collect();
     let shown = || wanted.iter().skip(paging.1).take(paging.0);
-    let data: Vec<Value> = shown().map(|result| result_object(world, result)).collect();
-    let served = shown().map(|result| Served::Case(run.id, result.case)).collect();
-    Ok(Page {
-        status: 200,
-        body: page(&data, wanted.len(), paging),
-        served,
-    })
+    let data = shown().map(|result| result_object(world, result)).collect();
+    let served = shown().filter_map(|result| served_case(run, result)).collect();
+    Ok(Page::found(&page(world, data, wanted.len(), paging), served))
 }
 
-fn result_object(world: &World, result: &CaseRun) -> Value {
-    let case = &world.cases[result.case];
-    let output = json!({
-        "output_id": output_id(result.case),
-        "filename": format!("{}.srt", sha(result.case as u64 + 1_000_000)),
-        "status": if result.differs { "fail" } else { "pass" },
-    });
+#[derive(Serialize)]
+struct ResultObject<'a> {
+    categories: &'a [String],
+    command: &'a str,
+    exit_code: i32,
+    expected_rc: i32,
+    outputs: Vec<Output>,
+    regression_test_id: Id,
+    runtime_ms: Option<Count>,
+    sample_id: Id,
+    sample_name: &'a str,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Output {
+    filename: String,
+    output_id: Id,
+    status: &'static str,
+}
+
+fn result_object<'a>(world: &'a World, result: &CaseRun) -> ResultObject<'a> {
+    let (case, style) = (&world.cases[result.case], Style::of(&world.options));
     let outputs = if result.outcome == CaseOutcome::MissingOutput {
         vec![]
     } else {
-        vec![output]
+        vec![Output {
+            filename: format!("{}.srt", sha(result.case as u64 + 1_000_000)),
+            output_id: style.place(output_id(result.case)),
+            status: if result.differs { "fail" } else { "pass" },
+        }]
     };
-    json!({
-        "regression_test_id": result.case + 1,
-        "sample_id": case.sample,
-        "sample_name": case.file,
-        "status": word(result.outcome),
-        "exit_code": result.exit_code,
-        "expected_rc": 0,
-        "runtime_ms": result.duration,
-        "command": case.name,
-        "categories": case.suites,
-        "outputs": outputs,
-    })
+    ResultObject {
+        categories: &case.suites,
+        command: &case.name,
+        exit_code: result.exit_code,
+        expected_rc: 0,
+        outputs,
+        regression_test_id: style.place(result.case + 1),
+        runtime_ms: result.duration.map(|ms| style.count(ms.into())),
+        sample_id: style.id(case.sample),
+        sample_name: &case.file,
+        status: word(result.outcome),
+    }
 }
 
 fn sha(number: u64) -> String {
@@ -457,33 +534,50 @@ fn samples(world: &World, asked: &Asked) -> Result<Page, Page> {
     let all: Vec<u64> = (1..=sample_count(world) + 1)
         .filter(|_| filter(asked, "status") != Some("inactive"))
         .collect();
-    let data: Vec<Value> = all
-        .iter()
-        .skip(paging.1)
-        .take(paging.0)
-        .map(|sample| sample_object(world, *sample))
-        .collect();
-    Ok(Page::new(200, page(&data, all.len(), paging)))
+    let shown = all.iter().skip(paging.1).take(paging.0);
+    let data = shown.map(|sample| sample_object(world, *sample)).collect();
+    Ok(Page::found(&page(world, data, all.len(), paging), vec![]))
 }
 
-fn sample_object(world: &World, sample: u64) -> Value {
-    let (sha, extension) = (sha(sample), extension(sample));
-    let tests = world.cases.iter().filter(|case| case.sample == sample).count();
-    json!({
-        "sample_id": sample, "sha": sha, "extension": extension, "original_name": sample_name(sample), "filename": format!("{sha}.{extension}"),
-        "tags": if sample.is_multiple_of(3) { vec!["dvb", "large"] } else { vec![] }, "regression_test_count": tests, "active": true,
-    })
+#[derive(Serialize)]
+struct SampleObject {
+    active: bool,
+    extension: &'static str,
+    filename: String,
+    original_name: String,
+    regression_test_count: Count,
+    sample_id: Id,
+    sha: String,
+    tags: &'static [&'static str],
+}
+
+fn sample_object(world: &World, sample: u64) -> SampleObject {
+    let (sha, extension, style) = (sha(sample), extension(sample), Style::of(&world.options));
+    SampleObject {
+        active: true,
+        extension,
+        filename: format!("{sha}.{extension}"),
+        original_name: sample_name(sample),
+        regression_test_count: style.size(tests_of(world, sample).len()),
+        sample_id: style.id(sample),
+        sha,
+        tags: if sample.is_multiple_of(3) {
+            &["dvb", "large"]
+        } else {
+            &[]
+        },
+    }
+}
+
+/// The indices of a sample's tests: samples ascend with their tests.
+fn tests_of(world: &World, sample: u64) -> Range<usize> {
+    let first = world.cases.partition_point(|case| case.sample < sample);
+    first..world.cases.partition_point(|case| case.sample <= sample)
 }
 
 /// The indices of the tests that a history is asked for.
-fn history_cases(world: &World, sample: u64, asked: &Asked) -> Result<Vec<usize>, Page> {
-    let own = world
-        .cases
-        .iter()
-        .enumerate()
-        .filter(|(_, case)| case.sample == sample)
-        .map(|(index, _)| index);
-    let own: Vec<usize> = own.collect();
+fn history_cases(world: &World, sample: u64, asked: &Asked) -> Result<Range<usize>, Page> {
+    let own = tests_of(world, sample);
     let Some(text) = asked.param("regression_test_id") else {
         return Ok(own);
     };
@@ -493,7 +587,7 @@ fn history_cases(world: &World, sample: u64, asked: &Asked) -> Result<Vec<usize>
         .and_then(|id| id.checked_sub(1))
         .filter(|index| own.contains(index));
     let index = index.ok_or_else(|| invalid("regression_test_id must belong to the sample."))?;
-    Ok(vec![index])
+    Ok(index..index + 1)
 }
 
 fn history(world: &World, text: &str, asked: &Asked) -> Result<Page, Page> {
@@ -505,55 +599,73 @@ fn history(world: &World, text: &str, asked: &Asked) -> Result<Page, Page> {
     let (status, platform, window) = (status_filter(asked)?, platform_filter(asked)?, window(asked)?);
     let cases = history_cases(world, sample, asked)?;
     let dated = window != (None, None);
+    let branch = filter(asked, "branch");
+    let is_wanted = |run: &Run| {
+        platform.is_none_or(|name| world.options.environments[run.environment] == name)
+            && branch.is_none_or(|name| run.branch.as_deref() == Some(name))
+            && (!dated || first_progress(run, world.now).is_some_and(|at| is_within(at, window)))
+    };
     let mut rows: Vec<(&Run, &CaseRun)> = vec![];
-    for run in world.runs.iter().rev() {
-        let is_wanted = platform.is_none_or(|name| world.options.environments[run.environment] == name)
-            && filter(asked, "branch").is_none_or(|name| run.branch.as_deref() == Some(name))
-            && (!dated || first_progress(run, world.now).is_some_and(|at| is_within(at, window)));
-        if is_wanted {
-            let known = cases
-                .iter()
-                .filter_map(|case| run.current.result(*case))
-                .filter(|result| result.executed <= world.now);
-            rows.extend(
-                known
-                    .filter(|result| status.is_none_or(|status| word(result.outcome) == status))
-                    .map(|result| (run, result)),
-            );
-        }
+    for case in cases {
+        let done = world.results(case).filter(|(run, result)| {
+            result.executed <= world.now && status.is_none_or(|status| word(result.outcome) == status) && is_wanted(run)
+        });
+        rows.extend(done.flat_map(|(run, result)| std::iter::repeat_n((run, result), world.copies(run, result))));
     }
-    let shown: Vec<(&Run, &CaseRun)> = rows.iter().skip(paging.1).take(paging.0).copied().collect();
-    if shown.iter().any(|(run, _)| run.poisoned) {
+    // Newest run first; within a run, the tests stay in their order.
+    rows.sort_by_key(|(run, _)| std::cmp::Reverse(run.id));
+    let shown = || rows.iter().skip(paging.1).take(paging.0);
+    if shown().any(|(run, _)| run.poisoned) {
         return Err(broken());
     }
-    let data: Vec<Value> = shown.iter().map(|(run, result)| entry(world, run, result)).collect();
-    let served = shown
-        .iter()
-        .map(|(run, result)| Served::Case(run.id, result.case))
-        .collect();
-    Ok(Page {
-        status: 200,
-        body: page(&data, rows.len(), paging),
-        served,
-    })
+    let data = shown().map(|(run, result)| entry(world, run, result)).collect();
+    let served = shown().filter_map(|(run, result)| served_case(run, result)).collect();
+    Ok(Page::found(&page(world, data, rows.len(), paging), served))
 }
 
-fn entry(world: &World, run: &Run, result: &CaseRun) -> Value {
+#[derive(Serialize)]
+struct Entry<'a> {
+    branch: &'a str,
+    commit_sha: &'a str,
+    failure_signature: Option<String>,
+    platform: &'a str,
+    regression_test_id: Id,
+    run_id: Id,
+    status: &'static str,
+    tested_at: Option<Iso>,
+}
+
+fn entry<'a>(world: &'a World, run: &'a Run, result: &CaseRun) -> Entry<'a> {
     let tested = if run.current.is_finished(world.now) {
         Some(run.current.finished)
     } else {
         run.current.started
     };
-    json!({
-        "run_id": run.id,
-        "regression_test_id": result.case + 1,
-        "status": word(result.outcome),
-        "platform": world.options.environments[run.environment],
-        "branch": run.branch.as_deref().unwrap_or_default(),
-        "commit_sha": run.commit,
-        "tested_at": tested.map(iso),
-        "failure_signature": signature(result),
-    })
+    let style = Style::of(&world.options);
+    Entry {
+        branch: run.branch.as_deref().unwrap_or_default(),
+        commit_sha: &run.commit,
+        failure_signature: signature(result),
+        platform: &world.options.environments[run.environment],
+        regression_test_id: style.place(result.case + 1),
+        run_id: style.id(run.id),
+        status: word(result.outcome),
+        tested_at: tested.map(Iso::seconds),
+    }
+}
+
+#[derive(Serialize)]
+struct Test<'a> {
+    active: bool,
+    categories: &'a [String],
+    command: &'a str,
+    description: Option<String>,
+    expected_rc: i32,
+    input_type: &'static str,
+    output_type: &'static str,
+    regression_test_id: Id,
+    sample_id: Id,
+    sample_name: &'a str,
 }
 
 fn regression_tests(world: &World, asked: &Asked) -> Result<Page, Page> {
@@ -575,17 +687,21 @@ fn regression_tests(world: &World, asked: &Asked) -> Result<Page, Page> {
         .enumerate()
         .filter(|(_, case)| is_wanted(case))
         .collect();
-    let data: Vec<Value> = wanted
-        .iter()
-        .skip(paging.1)
-        .take(paging.0)
-        .map(|(index, case)| {
-            json!({
-                "regression_test_id": index + 1, "sample_id": case.sample, "sample_name": case.file, "command": case.name,
-                "input_type": "file", "output_type": "file", "expected_rc": 0, "active": true, "categories": case.suites,
-                "description": (index % 5 != 4).then(|| format!("regression test {}", index + 1)),
-            })
+    let style = Style::of(&world.options);
+    let shown = wanted.iter().skip(paging.1).take(paging.0);
+    let data = shown
+        .map(|(index, case)| Test {
+            active: true,
+            categories: &case.suites,
+            command: &case.name,
+            description: (index % 5 != 4).then(|| format!("regression test {}", index + 1)),
+            expected_rc: 0,
+            input_type: "file",
+            output_type: "file",
+            regression_test_id: style.place(index + 1),
+            sample_id: style.id(case.sample),
+            sample_name: &case.file,
         })
         .collect();
-    Ok(Page::new(200, page(&data, wanted.len(), paging)))
+    Ok(Page::found(&page(world, data, wanted.len(), paging), vec![]))
 }

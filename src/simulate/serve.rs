@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
@@ -94,7 +94,10 @@ async fn respond(
     }
     let flight = Flight::begin(platform, now());
     let asked = asked(request).await?;
-    let answer = lock(platform).answer(now(), &asked);
+    let mut answer = lock(platform).answer(now(), &asked);
+    if answer.fault.is_none() && accepts_gzip(&asked) && lock(platform).options().gzip {
+        compress(&mut answer);
+    }
     match answer.fault {
         Some(Fault::Reset) => {
             abort.store(true, Ordering::Relaxed);
@@ -191,6 +194,27 @@ fn response(answer: Answer, flight: Flight) -> Response<Wire> {
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = headers;
     response
+}
+
+fn accepts_gzip(asked: &Asked) -> bool {
+    let accepted = asked.headers.get_all(ACCEPT_ENCODING).iter();
+    let mut codings = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','));
+    codings.any(|coding| coding.trim().split(';').next() == Some("gzip"))
+}
+
+fn compress(answer: &mut Answer) {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing to memory does not fail; were it to, the body would go as it is.
+    if encoder.write_all(&answer.body).is_ok()
+        && let Ok(body) = encoder.finish()
+    {
+        answer.body = body.into();
+        answer
+            .headers
+            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
 }
 
 fn bomb() -> Bytes {

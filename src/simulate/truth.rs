@@ -26,6 +26,11 @@ impl Sum {
         self.millis += millis;
     }
 
+    fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.millis += other.millis;
+    }
+
     /// The sum in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -115,14 +120,7 @@ impl Truth {
             if let Some(state) = active_state(world, run) {
                 truth.active.entry(key.0.clone()).or_default()[state.index()] += 1;
             }
-            // Usually the first version; the second one if the reader has first met the run when it had been restarted.
-            let version = if run.first().finished > first_met {
-                run.first()
-            } else {
-                &run.current
-            };
-            let was_unfinished = version.queued <= first_met || run.created > first_met;
-            if was_unfinished && version.finished > first_met && version.is_finished(world.now) {
+            if let Some(version) = counted(world, run, first_met) {
                 truth.count(world, run, version, &key);
             }
         }
@@ -130,6 +128,11 @@ impl Truth {
             .into_iter()
             .filter(|run| run.current.is_finished(world.now))
             .collect();
+        if first_met < world.folded_until {
+            for (branch, folded) in &world.folded {
+                truth.absorb(folded, &label(branch.as_deref()));
+            }
+        }
         finished.sort_by_key(|run| (run.current.finished, run.id));
         for run in finished {
             let key = (
@@ -141,6 +144,40 @@ impl Truth {
         truth
     }
 
+    /// Adds what has been counted of a run that will not be told any more. Its gauges are gone with it.
+    pub(super) fn fold(folded: &mut BTreeMap<Option<String>, Self>, world: &World, run: &Run) {
+        let version = counted(world, run, world.options.start.as_millisecond());
+        if let Some(version) = version.filter(|_| !run.poisoned) {
+            let key = (world.options.environments[run.environment].clone(), String::new());
+            folded
+                .entry(run.branch.clone())
+                .or_default()
+                .count(world, run, version, &key);
+        }
+    }
+
+    /// Takes over the counts of forgotten runs, under this branch label.
+    fn absorb(&mut self, folded: &Self, label: &str) {
+        self.counted += folded.counted;
+        for ((environment, _), theirs) in &folded.runs {
+            let ours = self.runs.entry((environment.clone(), label.to_owned())).or_default();
+            add(&mut ours.runs, &theirs.runs);
+            add(&mut ours.cases, &theirs.cases);
+            ours.duration.merge(theirs.duration);
+            ours.queue.merge(theirs.queue);
+        }
+        for (environment, theirs) in &folded.errors {
+            add(self.errors.entry(environment.clone()).or_default(), theirs);
+        }
+        for ((environment, _, case), theirs) in &folded.cases {
+            let key = (environment.clone(), label.to_owned(), case.clone());
+            let ours = self.cases.entry(key).or_default();
+            add(&mut ours.results, &theirs.results);
+            ours.retries += theirs.retries;
+            ours.duration.merge(theirs.duration);
+        }
+    }
+
     fn count(&mut self, world: &World, run: &Run, attempt: &Attempt, key: &(String, String)) {
         self.counted += 1;
         let group = self.runs.entry(key.clone()).or_default();
@@ -148,7 +185,7 @@ impl Truth {
         for (outcome, count) in own_counts(world, run, attempt) {
             group.cases[outcome.index()] += count;
         }
-        if let Some(started) = attempt.started {
+        if let Some(started) = attempt.started.filter(|_| !hides_times(world, attempt)) {
             group.duration.add(attempt.finished - started);
             group.queue.add(started - created(world.kind, run, attempt));
         }
@@ -160,7 +197,7 @@ impl Truth {
         if attempt.finished + run.lag > world.now {
             return;
         }
-        for result in &attempt.results {
+        for result in attempt.results.iter() {
             let case = self.case(world, key, result.case);
             case.results[result.outcome.index()] += 1;
             if let Some(duration) = result.duration {
@@ -181,16 +218,19 @@ impl Truth {
     /// The gauges; runs come in the order of their ends.
     fn show(&mut self, world: &World, run: &Run, key: &(String, String)) {
         let attempt = &run.current;
-        self.runs.entry(key.clone()).or_default().last = Some(LastRun {
-            id: run.id,
-            outcome: outcome(world.kind, attempt),
-            ended: attempt.finished,
-            duration: attempt.started.map(|started| attempt.finished - started),
-        });
+        let group = self.runs.entry(key.clone()).or_default();
+        if !hides_times(world, attempt) {
+            group.last = Some(LastRun {
+                id: run.id,
+                outcome: outcome(world.kind, attempt),
+                ended: attempt.finished,
+                duration: attempt.started.map(|started| attempt.finished - started),
+            });
+        }
         if !run.is_visible(world.now) {
             return;
         }
-        for result in &attempt.results {
+        for result in attempt.results.iter() {
             let at = if world.kind == Kind::Empirical {
                 result.executed
             } else {
@@ -266,6 +306,30 @@ fn named<'a>(labels: impl Iterator<Item = &'a str>, counts: &[u64]) -> Value {
     )
 }
 
+/// The version of a run that a reader counts who has first looked at `first_met`, if it counts the run at all.
+fn counted<'a>(world: &World, run: &'a Run, first_met: Ms) -> Option<&'a Attempt> {
+    let (first, current) = (run.first(), &run.current);
+    // The first one; the second one if the reader has first met the run when it had been restarted.
+    let was_restarted = first.queued != current.queued;
+    let version = if first.finished > first_met || !was_restarted {
+        first
+    } else {
+        current
+    };
+    let was_unfinished = version.queued <= first_met || run.created > first_met;
+    (was_unfinished && version.finished > first_met && version.is_finished(world.now)).then_some(version)
+}
+
+fn add(ours: &mut [u64], theirs: &[u64]) {
+    for (ours, theirs) in ours.iter_mut().zip(theirs) {
+        *ours += theirs;
+    }
+}
+
+fn hides_times(world: &World, attempt: &Attempt) -> bool {
+    world.kind == Kind::Empirical && empirical::hides_times(world, attempt)
+}
+
 fn active_state(world: &World, run: &Run) -> Option<ActiveState> {
     let word = match world.kind {
         Kind::Empirical => empirical::state(run, world.now),
@@ -274,7 +338,8 @@ fn active_state(world: &World, run: &Run) -> Option<ActiveState> {
     match word {
         "pending" => Some(ActiveState::Pending),
         "queued" => Some(ActiveState::Queued),
-        "started" | "running" => Some(ActiveState::Started),
+        // Nobody documented "paused"; such a run is still being executed.
+        "started" | "running" | "paused" => Some(ActiveState::Started),
         "cancelling" => Some(ActiveState::Cancelling),
         _ => None,
     }
@@ -286,14 +351,7 @@ fn outcome(kind: Kind, attempt: &Attempt) -> RunOutcome {
         (_, End::Error(_)) => RunOutcome::Error,
         (Kind::Empirical, End::Ended) if attempt.count(CaseOutcome::Failed) == 0 => RunOutcome::Passed,
         (Kind::SamplePlatform, End::Ended) if attempt.results.is_empty() => RunOutcome::Error,
-        (Kind::SamplePlatform, End::Ended)
-            if attempt
-                .results
-                .iter()
-                .all(|result| result.outcome == CaseOutcome::Passed) =>
-        {
-            RunOutcome::Passed
-        }
+        (Kind::SamplePlatform, End::Ended) if attempt.results.all_passed() => RunOutcome::Passed,
         (_, End::Ended) => RunOutcome::Failed,
     }
 }

@@ -1,25 +1,45 @@
 //! A world: cases, runs and the present. It only moves forward, and moves itself to whatever time it is told.
 //! Knows nothing of HTTP, JSON, tokens or limits.
 
+use std::collections::{BTreeMap, HashMap};
+
 use jiff::Timestamp;
 
-use super::case::{Case, cases};
-use super::dice::{Dice, Stream};
+use super::case::{Case, cases, showcase};
+use super::dice::{Dice, Stream, scale};
 use super::options::WorldOptions;
-use super::run::{Ms, Planner, Run, millis};
+use super::run::{CaseRun, End, Ms, Planner, Run, millis, peak};
+use super::truth::Truth;
 use crate::model::{CaseOutcome, RunId};
 use crate::sources::Kind;
 
 /// The first run's id: not 1 for Empirical, so that a mixed-up index is noticed.
 const EMPIRICAL_RUN_ID_FIRST: RunId = 4001;
 
+/// Runs are forgotten in batches: so many in one time of keeping.
+const PRUNES: Ms = 16;
+/// In a peak, runs are created so quickly one after the other.
+const PEAK_GAP: Ms = 300;
+
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) kind: Kind,
     pub(super) options: WorldOptions,
     pub(super) cases: Vec<Case>,
-    /// Ascending by id and by creation.
+    /// Places of the cases, by id.
+    case_ids: HashMap<String, usize>,
+    /// Ascending by id and by creation; ids have no gaps.
     pub(super) runs: Vec<Run>,
+    /// Where each case's results are. Empirical: in the order in which they were executed; Sample Platform: of the runs.
+    by_case: Vec<Vec<Place>>,
+    /// Runs that may be edited or restarted one day.
+    rewritable: Vec<RunId>,
+    /// How many runs have been forgotten, all of them older than those that are left.
+    forgotten: usize,
+    /// What a reader has counted of them that has looked since the start, by branch (within: by none).
+    pub(super) folded: BTreeMap<Option<String>, Truth>,
+    /// When the last of them was finished.
+    pub(super) folded_until: Ms,
     pub(super) now: Ms,
     /// When the next run is created.
     next: Ms,
@@ -27,20 +47,41 @@ pub(super) struct World {
     stop: Ms,
 }
 
+/// Where a result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// When it was executed (Empirical; 0 elsewhere, where it does not order anything).
+    executed: Ms,
+    /// The run's place in the whole history.
+    run: u32,
+    /// The place in the run's results.
+    result: u32,
+}
+
 impl World {
     pub(super) fn new(kind: Kind, options: WorldOptions) -> Self {
-        let cases = cases(
+        let mut cases = cases(
             kind,
             options.seed,
             options.cases,
             options.environments.len(),
             options.runs_before,
         );
+        if options.showcase {
+            showcase(&mut cases, options.runs_before);
+        }
         let start = options.start.as_millisecond();
+        let case_ids = cases.iter().enumerate().map(|(place, case)| (case.id.clone(), place));
         let mut world = Self {
             kind,
+            case_ids: case_ids.collect(),
+            by_case: vec![vec![]; cases.len()],
             cases,
             runs: vec![],
+            rewritable: vec![],
+            forgotten: 0,
+            folded: BTreeMap::new(),
+            folded_until: i64::MIN,
             now: start,
             next: 0,
             stop: i64::MAX,
@@ -67,7 +108,7 @@ impl World {
     }
 
     fn create(&mut self, created: Ms) {
-        let index = self.runs.len();
+        let index = self.created();
         let first = if self.kind == Kind::Empirical {
             EMPIRICAL_RUN_ID_FIRST
         } else {
@@ -78,14 +119,46 @@ impl World {
             options: &self.options,
             cases: &self.cases,
         };
-        self.runs.push(planner.run(index, first + index as u64, created));
+        let run = planner.run(index, first + index as u64, created);
+        if run.will_be_rewritten() {
+            self.rewritable.push(run.id);
+        }
+        note_results(&mut self.by_case, self.kind, &run);
+        self.runs.push(run);
     }
 
     fn gap(&self) -> Ms {
-        let index = self.runs.len() as u64;
-        Dice::new(self.options.seed, Stream::Gap, index)
-            .wait(millis(self.options.run_interval))
-            .max(1)
+        let (options, index) = (&self.options, self.created());
+        let interval = millis(options.run_interval);
+        if Dice::new(options.seed, Stream::Tie, index as u64).chance(options.created_ties) {
+            return 0;
+        }
+        if options.showcase {
+            // Steady, so that there is something new at each look.
+            let mut dice = Dice::new(options.seed, Stream::Show, index as u64);
+            return peak(index, options.runs_before)
+                .map_or_else(|| scale(interval, dice.fraction(0.7, 1.3)), |_| PEAK_GAP);
+        }
+        Dice::new(options.seed, Stream::Gap, index as u64).wait(interval).max(1)
+    }
+
+    /// How many runs have ever been created.
+    fn created(&self) -> usize {
+        self.forgotten + self.runs.len()
+    }
+
+    /// How often a history tells a result.
+    pub(super) fn copies(&self, run: &Run, result: &CaseRun) -> usize {
+        let rate = self.options.history_duplicates;
+        // Asked for each row of each history: no dice where there is nothing to draw.
+        let is_double = rate > 0.0
+            && Dice::new(
+                self.options.seed,
+                Stream::Duplicate,
+                (run.id << 20) ^ result.case as u64,
+            )
+            .chance(rate);
+        1 + usize::from(is_double)
     }
 
     /// Moves the present. Time that lies in the past changes nothing.
@@ -96,11 +169,12 @@ impl World {
             self.next += self.gap();
         }
         self.rewrite_served();
+        self.forget();
     }
 
     /// Whether the next run will ever be created.
     pub(super) fn will_create(&self) -> bool {
-        let after = self.runs.len() - self.options.runs_before;
+        let after = self.created() - self.options.runs_before;
         self.next <= self.stop && self.options.runs_after.is_none_or(|max| after < max)
     }
 
@@ -117,14 +191,56 @@ impl World {
                 .all(|run| run.current.is_finished(self.now) && run.is_visible(self.now))
     }
 
+    fn place(&self, id: RunId) -> Option<usize> {
+        usize::try_from(id.checked_sub(self.runs.first()?.id)?).ok()
+    }
+
     pub(super) fn find(&self, id: RunId) -> Option<&Run> {
-        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok()?;
-        self.runs.get(place)
+        self.runs.get(self.place(id)?)
     }
 
     pub(super) fn find_mut(&mut self, id: RunId) -> Option<&mut Run> {
-        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok()?;
+        let place = self.place(id)?;
         self.runs.get_mut(place)
+    }
+
+    /// The place of the case with this id.
+    pub(super) fn case(&self, id: &str) -> Option<usize> {
+        self.case_ids.get(id).copied()
+    }
+
+    /// A case's results, done or not, newest first (Empirical: by execution; Sample Platform: by run).
+    pub(super) fn results(&self, case: usize) -> impl Iterator<Item = (&Run, &CaseRun)> {
+        let places = self.by_case.get(case).map(Vec::as_slice).unwrap_or_default();
+        let gone = self.runs.first().map_or(0, |run| run.index);
+        places.iter().rev().filter_map(move |place| {
+            let run = self.runs.get((place.run as usize).checked_sub(gone)?)?;
+            Some((run, run.current.results.get(place.result as usize)?))
+        })
+    }
+
+    /// Forgets runs that are old enough, and keeps what has been counted of them.
+    fn forget(&mut self) {
+        let keep = millis(self.options.keep_for);
+        let oldest = self.now.saturating_sub(keep);
+        let is_time = |run: &Run| run.created < oldest.saturating_sub(keep / PRUNES);
+        if !self.runs.first().is_some_and(is_time) {
+            return;
+        }
+        let is_old = |run: &&Run| run.created < oldest && run.current.finished + run.lag < oldest;
+        let count = self.runs.iter().take_while(is_old).count();
+        let gone: Vec<Run> = self.runs.drain(..count).collect();
+        self.forgotten += count;
+        let mut folded = std::mem::take(&mut self.folded);
+        for run in &gone {
+            Truth::fold(&mut folded, self, run);
+            self.folded_until = self.folded_until.max(run.current.finished);
+        }
+        self.folded = folded;
+        let forgotten = self.forgotten;
+        for places in &mut self.by_case {
+            places.retain(|place| place.run as usize >= forgotten);
+        }
     }
 
     /// Edits and restarts whose time has come. Only what was served in full is changed, so that what a reader who counts
@@ -136,18 +252,63 @@ impl World {
             options: &self.options,
             cases: &self.cases,
         };
-        for run in &mut self.runs {
-            let Some(served) = run.served_in_full else { continue };
-            let due = |after: Ms| (run.current.finished + after).max(served + grace) <= self.now;
+        let first = self.runs.first().map_or(0, |run| run.id);
+        let (runs, by_case, kind, now) = (&mut self.runs, &mut self.by_case, self.kind, self.now);
+        self.rewritable.retain(|id| {
+            let place = id.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+            let Some(run) = place.and_then(|place| runs.get_mut(place)) else {
+                return false;
+            };
+            let Some(served) = run.served_in_full else { return true };
+            let due = |after: Ms| (run.current.finished + after).max(served + grace) <= now;
             if run.restart_after.is_some_and(due) {
-                let again = planner.restarted(run, self.now);
+                let again = planner.restarted(run, now);
                 run.restart_after = None;
                 run.edit_after = None;
-                run.first = Some(Box::new(std::mem::replace(&mut run.current, again)));
+                forget_results(by_case, run);
+                run.verdict_after = None;
+                let replaced = std::mem::replace(&mut run.current, again);
+                run.first.get_or_insert(Box::new(replaced));
+                note_results(by_case, kind, run);
+            } else if run.verdict_after.is_some_and(due) {
+                run.verdict_after = None;
+                judge_late(run, now);
             } else if run.edit_after.is_some_and(due) {
                 run.edit_after = None;
-                edit(run, self.options.seed);
+                edit(run, planner.options.seed);
             }
+            run.will_be_rewritten()
+        });
+    }
+}
+
+/// A row of the worker that comes after the cancellation: the run was tested after all, and is completed now.
+fn judge_late(run: &mut Run, now: Ms) {
+    run.first.get_or_insert(Box::new(run.current.clone()));
+    run.current.end = End::Ended;
+    run.current.finished = now.div_euclid(1000) * 1000;
+}
+
+fn note_results(by_case: &mut [Vec<Place>], kind: Kind, run: &Run) {
+    let narrow = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+    for (place, result) in run.current.results.iter().enumerate() {
+        let place = Place {
+            executed: if kind == Kind::Empirical { result.executed } else { 0 },
+            run: narrow(run.index),
+            result: narrow(place),
+        };
+        if let Some(places) = by_case.get_mut(result.case) {
+            // Nearly always at the end: runs come in the order of their creation.
+            let at = places.partition_point(|other| *other < place);
+            places.insert(at, place);
+        }
+    }
+}
+
+fn forget_results(by_case: &mut [Vec<Place>], run: &Run) {
+    for result in run.current.results.iter() {
+        if let Some(places) = by_case.get_mut(result.case) {
+            places.retain(|place| place.run as usize != run.index);
         }
     }
 }
@@ -166,11 +327,12 @@ fn edit(run: &mut Run, seed: u64) {
         .iter()
         .position(|result| result.outcome == CaseOutcome::Failed)
         .unwrap_or_else(|| dice.index(count));
-    let result = &mut run.current.results[place];
-    if result.outcome == CaseOutcome::Failed {
-        (result.outcome, result.exit_code, result.differs) = (CaseOutcome::Passed, 0, false);
-    } else {
-        (result.outcome, result.differs) = (CaseOutcome::Failed, true);
-    }
-    run.first = Some(Box::new(original));
+    run.current.results.change(place, |result| {
+        if result.outcome == CaseOutcome::Failed {
+            (result.outcome, result.exit_code, result.differs) = (CaseOutcome::Passed, 0, false);
+        } else {
+            (result.outcome, result.differs) = (CaseOutcome::Failed, true);
+        }
+    });
+    run.first.get_or_insert(Box::new(original));
 }

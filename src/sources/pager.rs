@@ -81,6 +81,11 @@ impl Pager {
         Some(true)
     }
 
+    /// How many rows were stepped over: what was read is not all there is.
+    pub(super) fn skipped(&self) -> usize {
+        self.skipped
+    }
+
     /// The largest page size that the rows known to be served from the top allow; for the next walk's first page.
     pub(super) fn clean_size(&self) -> Option<usize> {
         self.clean

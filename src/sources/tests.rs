@@ -347,7 +347,7 @@ fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_
         1000,
         &mut |request| shop.answer(request),
     );
-    let batch = r#"POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":2,"limit_per_test_case":20}"#;
+    let batch = r#"POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":2,"limit_per_test_case":10}"#;
     assert_eq!(later.requests[1..], [batch]);
     assert!(
         later
@@ -367,6 +367,46 @@ fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_
         "nothing is awaited any more: {:?}",
         idle.requests
     );
+}
+
+#[test]
+fn a_run_that_does_not_name_its_environment_is_told_when_the_analytics_do() {
+    let mut shop = Shop::new(&[(1, "ended", 500), (2, "ended", 400)]);
+    let mut source = empirical();
+    let nameless = |shop: &Shop, request: &Request| {
+        let mut reply = shop.answer(request)?;
+        if request.endpoint() == "/api/test-runs" {
+            for row in reply["data"]["test_runs"]["items"].as_array_mut().unwrap() {
+                if row["id"] != 1 {
+                    row["environment_slug"] = Value::Null;
+                }
+            }
+        } else if request.path() == "/api/test-runs/2" || request.path() == "/api/test-runs/3" {
+            reply["data"]["test_run"]["testRun"]["environment_slug"] = Value::Null;
+        }
+        Ok(reply)
+    };
+    let first = round(&mut source, &mut |request| nameless(&shop, request));
+    let told: BTreeMap<u64, Name> = first
+        .runs()
+        .iter()
+        .map(|run| (run.id, run.group.environment.clone()))
+        .collect();
+    assert_eq!(told, BTreeMap::from([(1, "prod".into()), (2, "prod".into())]));
+    shop.runs.insert(3, ("ended", 6));
+    let said = round(&mut source, &mut |request| nameless(&shop, request));
+    assert_eq!(said.runs(), Vec::<&Run>::new(), "nobody has said where it ran");
+    shop.shown.push(3);
+    let later = now() + SignedDuration::from_mins(3);
+    let said = round_at(&mut source, later, 1000, &mut |request| nameless(&shop, request));
+    assert_eq!(
+        said.runs()
+            .iter()
+            .map(|run| (run.id, &*run.group.environment))
+            .collect::<Vec<_>>(),
+        [(3, "prod")]
+    );
+    assert!(said.results().iter().any(|result| result.run == 3));
 }
 
 #[test]
@@ -559,7 +599,11 @@ fn the_recorded_runs_are_read_as_they_are() {
     let mut source = SamplePlatform::new(settings);
     let said = round(&mut source, &mut |request| match request.endpoint() {
         "/runs" => Ok(recorded("runs")),
-        "/runs/{run_id}/summary" => Ok(recorded("run_summary_fail")),
+        "/runs/{run_id}/summary" => {
+            let mut summary = recorded("run_summary_fail");
+            summary["run_id"] = request.path().split('/').nth(2).unwrap().parse::<u64>().unwrap().into();
+            Ok(summary)
+        }
         other => panic!("{other}"),
     });
     assert_eq!(said.active().len(), 9, "{:?}", said.active());
@@ -584,10 +628,11 @@ fn the_recorded_runs_are_read_as_they_are() {
     assert_eq!((&*run.group.environment, &*run.group.branch), ("windows", "master"));
 }
 
-/// A Sample Platform of whole runs: (id, status, hours ago, results as (test, status)).
-fn platform(
-    runs: Vec<(u64, &'static str, i64, Vec<(u64, &'static str)>)>,
-) -> impl Fn(&Request) -> Result<Value, Rejection> {
+/// A whole run: id, status, hours ago, results as (test, status).
+type WholeRun = (u64, &'static str, i64, Vec<(u64, &'static str)>);
+
+/// A Sample Platform of whole runs.
+fn platform(runs: Vec<WholeRun>) -> impl Fn(&Request) -> Result<Value, Rejection> {
     let row = |(id, status, hours, _): &(u64, &str, i64, Vec<_>)| {
         json!({"run_id": id, "status": status, "platform": "linux",
         "branch": "master", "created_at": ago(hours * 60 + 10), "started_at": ago(hours * 60 + 8),
@@ -631,9 +676,9 @@ fn platform(
                 json!({"sample_id": 10, "original_name": "ten", "regression_test_count": 1}),
                 json!({"sample_id": 20, "original_name": "twenty", "regression_test_count": 1}),
             ])),
-            "/runs/{run_id}/summary" => {
-                Ok(json!({"pass_count": 1, "fail_count": 1, "skipped_count": 0, "missing_output_count": 0}))
-            }
+            "/runs/{run_id}/summary" => Ok(
+                json!({"run_id": id, "pass_count": 1, "fail_count": 1, "skipped_count": 0, "missing_output_count": 0}),
+            ),
             other => panic!("unexpected {other}"),
         }
     }

@@ -2,13 +2,14 @@
 //! Never decides whether a result counts (`runs` does), never decides what is shown (`release` and the budget do).
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::release::Shown;
 use super::runs::{CaseIndex, CaseSet};
-use super::snapshot::LastResult;
+use super::snapshot::{CountedRun, LastResult};
 use crate::model::{CaseInfo, CaseOutcome, CaseResult, Name, Run, RunId};
 
 /// Results per case and group that are held one by one, so that they can come in any order and can be edited: 32 runs of
@@ -216,6 +217,8 @@ impl Counts {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) counts: Counts,
+    /// The newest run counted under each outcome.
+    pub(super) counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
     pub(super) recent: Recent,
     /// The last pass as upstream tells it, which may be older than any result that is known.
     #[serde(with = "crate::packed")]
@@ -230,6 +233,7 @@ impl Row {
     pub(super) fn new(clock: Timestamp) -> Self {
         Self {
             counts: Counts::default(),
+            counted: Default::default(),
             recent: Recent::default(),
             told_pass: None,
             shown: Shown::Never,

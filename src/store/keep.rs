@@ -44,7 +44,7 @@ impl SourceState {
 }
 
 pub(super) fn histogram<S: Serializer>(histogram: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
-    (&histogram.counts, histogram.sum).serialize(serializer)
+    (&histogram.counts, histogram.sum, &histogram.counted).serialize(serializer)
 }
 
 pub(super) fn run_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram, D::Error> {
@@ -56,6 +56,6 @@ pub(super) fn run_queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hi
 }
 
 fn with_bounds<'de, D: Deserializer<'de>>(bounds: &'static [f64], deserializer: D) -> Result<Histogram, D::Error> {
-    let (counts, sum) = Deserialize::deserialize(deserializer)?;
-    Histogram::kept(bounds, counts, sum).ok_or_else(|| D::Error::custom("a histogram with other bounds"))
+    let (counts, sum, counted) = Deserialize::deserialize(deserializer)?;
+    Histogram::kept(bounds, counts, sum, counted).ok_or_else(|| D::Error::custom("a histogram with other bounds"))
 }

@@ -47,7 +47,7 @@ use crate::model::Update;
 
 pub use keep::KeepError;
 pub use release::ZEROS_SECONDS_MAX;
-pub use snapshot::{CaseRow, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
+pub use snapshot::{CaseRow, CountedRun, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
 pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
 /// Series that one case row can become: six outcomes, retries, duration sum and count, last outcome, last run, last pass,

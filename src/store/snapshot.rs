@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunOutcome};
+use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunId, RunOutcome};
 
 /// All sources' data at one moment.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +60,7 @@ impl SourceSnapshot {
             row.runs = before.map_or([0; RunOutcome::COUNT], |before| before.runs);
             row.cases = before.map_or([0; CaseOutcome::COUNT], |before| before.cases);
             row.duration = before.map_or_else(|| Histogram::new(row.duration.bounds), |before| before.duration.clone());
+            row.counted = before.map_or_else(Default::default, |before| before.counted.clone());
             row.queue = before.map_or_else(|| Histogram::new(row.queue.bounds), |before| before.queue.clone());
         }
         for (environment, counts) in &mut shown.run_errors {
@@ -71,6 +73,7 @@ impl SourceSnapshot {
         for row in &mut shown.cases {
             let before = cases.get(&(&row.group, &row.case));
             row.results = before.map_or([0; CaseOutcome::COUNT], |before| before.results);
+            row.counted = before.map_or_else(Default::default, |before| before.counted.clone());
             row.retries = before.map_or(0, |before| before.retries);
             row.duration_sum = before.map_or(0.0, |before| before.duration_sum);
             row.duration_count = before.map_or(0, |before| before.duration_count);
@@ -92,12 +95,14 @@ pub struct GroupRow {
     pub duration: Histogram,
     /// Creation to start.
     pub queue: Histogram,
+    /// The newest run counted under each outcome.
+    pub counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     /// The run that ended last.
     pub last: Option<Run>,
 }
 
 /// One case in one group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CaseRow {
     /// Where.
     pub group: Group,
@@ -117,6 +122,42 @@ pub struct CaseRow {
     pub last_pass: Option<Timestamp>,
     /// Failures since then.
     pub consecutive_failures: u64,
+    /// The newest run counted under each outcome.
+    pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
+}
+
+/// A run that has moved a count: what a person who sees the count move wants to open.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CountedRun {
+    /// Its identity within the source.
+    pub run: RunId,
+    /// A link to what was tested or to the run.
+    pub url: Option<Name>,
+    /// When it ended.
+    #[serde(with = "crate::packed")]
+    pub at: Option<Timestamp>,
+}
+
+impl CountedRun {
+    pub(super) fn new(run: &Run) -> Self {
+        Self {
+            run: run.id,
+            url: run.build_url.clone(),
+            at: run.ended,
+        }
+    }
+
+    /// Runs may be counted in any order.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        (self.at, self.run) > (other.at, other.run)
+    }
+
+    /// Puts itself where the newest run is remembered, unless a newer one is there.
+    pub(super) fn remember_in(self: &Arc<Self>, newest: &mut Option<Arc<Self>>) {
+        if newest.as_ref().is_none_or(|known| self.is_newer_than(known)) {
+            *newest = Some(Arc::clone(self));
+        }
+    }
 }
 
 /// The newest result of a case in a group.
@@ -139,6 +180,8 @@ pub struct Histogram {
     pub counts: Vec<u64>,
     /// Sum of the observations.
     pub sum: f64,
+    /// The newest run counted in each bucket, and its observation.
+    pub counted: Vec<Option<(Arc<CountedRun>, f64)>>,
 }
 
 impl Histogram {
@@ -149,28 +192,92 @@ impl Histogram {
             bounds,
             counts: vec![0; bounds.len() + 1],
             sum: 0.0,
+            counted: vec![None; bounds.len() + 1],
         }
     }
 
     /// One that was kept, if it has these bounds.
-    pub(super) fn kept(bounds: &'static [f64], counts: Vec<u64>, sum: f64) -> Option<Self> {
-        (counts.len() == bounds.len() + 1).then_some(Self { bounds, counts, sum })
+    pub(super) fn kept(
+        bounds: &'static [f64],
+        counts: Vec<u64>,
+        sum: f64,
+        counted: Vec<Option<(Arc<CountedRun>, f64)>>,
+    ) -> Option<Self> {
+        let buckets = bounds.len() + 1;
+        (counts.len() == buckets && counted.len() == buckets).then_some(Self {
+            bounds,
+            counts,
+            sum,
+            counted,
+        })
     }
 
     /// Adds one observation.
     pub fn observe(&mut self, value: f64) {
-        let bucket = self
-            .bounds
-            .iter()
-            .position(|bound| value <= *bound)
-            .unwrap_or(self.bounds.len());
+        let bucket = self.bucket(value);
         self.counts[bucket] += 1;
         self.sum += value;
+    }
+
+    /// Adds what was observed of a run.
+    pub(super) fn observe_run(&mut self, value: f64, run: &Arc<CountedRun>) {
+        self.observe(value);
+        let bucket = self.bucket(value);
+        let newest = &mut self.counted[bucket];
+        if newest.as_ref().is_none_or(|(known, _)| run.is_newer_than(known)) {
+            *newest = Some((Arc::clone(run), value));
+        }
+    }
+
+    fn bucket(&self, value: f64) -> usize {
+        self.bounds
+            .iter()
+            .position(|bound| value <= *bound)
+            .unwrap_or(self.bounds.len())
     }
 
     /// How many observations there are.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(run: RunId, second: i64) -> Arc<CountedRun> {
+        Arc::new(CountedRun {
+            run,
+            url: None,
+            at: Timestamp::from_second(second).ok(),
+        })
+    }
+
+    #[test]
+    fn the_newest_run_is_remembered_in_whatever_order_runs_are_counted() {
+        let mut newest = None;
+        for (run, expected) in [
+            (counted(7, 100), 7),
+            (counted(9, 50), 7),
+            (counted(8, 100), 8),
+            (counted(7, 100), 8),
+        ] {
+            run.remember_in(&mut newest);
+            assert_eq!(newest.as_ref().map(|known| known.run), Some(expected));
+        }
+    }
+
+    #[test]
+    fn each_bucket_remembers_its_own_newest_run_and_what_was_observed_of_it() {
+        let mut histogram = Histogram::new(&[10.0, 60.0]);
+        for (seconds, run) in [(10.0, 1), (11.0, 3), (59.0, 2), (1e6, 4)] {
+            histogram.observe_run(seconds, &counted(run, 100));
+        }
+        assert_eq!((&histogram.counts[..], histogram.count()), (&[1, 2, 1][..], 4));
+        let remembered = histogram.counted.iter().flatten();
+        let remembered: Vec<_> = remembered.map(|(run, seconds)| (run.run, *seconds)).collect();
+        assert_eq!(remembered, [(1, 10.0), (3, 11.0), (4, 1e6)]);
     }
 }

@@ -13,7 +13,7 @@ use super::cases::{Cases, Counts, Entry, Order, Recent, Row};
 use super::keep;
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
-use super::snapshot::{CaseRow, GroupRow, Histogram, SourceSnapshot};
+use super::snapshot::{CaseRow, CountedRun, GroupRow, Histogram, SourceSnapshot};
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
     RunOutcome,
@@ -65,6 +65,7 @@ struct GroupState {
     duration: Histogram,
     #[serde(serialize_with = "keep::histogram", deserialize_with = "keep::run_queue")]
     queue: Histogram,
+    counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     shown: Shown,
     rows: HashMap<CaseIndex, Row>,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
@@ -79,6 +80,7 @@ impl GroupState {
             cases: [0; CaseOutcome::COUNT],
             duration: Histogram::new(RUN_DURATION_BOUNDS),
             queue: Histogram::new(RUN_QUEUE_BOUNDS),
+            counted: Default::default(),
             shown: Shown::Never,
             rows: HashMap::new(),
             sorted: Vec::new(),
@@ -87,15 +89,17 @@ impl GroupState {
 
     fn count(&mut self, run: &Run) {
         let length = |seconds: &f64| seconds.is_finite() && *seconds >= 0.0;
+        let counted = Arc::new(CountedRun::new(run));
         self.runs[run.outcome.index()] += 1;
+        counted.remember_in(&mut self.counted[run.outcome.index()]);
         for (sum, count) in self.cases.iter_mut().zip(run.counts) {
             *sum += count.unwrap_or(0);
         }
         if let Some(seconds) = run.duration_seconds.filter(length) {
-            self.duration.observe(seconds);
+            self.duration.observe_run(seconds, &counted);
         }
         if let Some(seconds) = run.queue_seconds().filter(length) {
-            self.queue.observe(seconds);
+            self.queue.observe_run(seconds, &counted);
         }
     }
 
@@ -145,6 +149,9 @@ pub struct SourceState {
     /// The end of the last good round.
     #[serde(with = "crate::packed")]
     as_of: Timestamp,
+    /// The run whose results were counted last, for the next one of them.
+    #[serde(skip)]
+    counted: Option<Arc<CountedRun>>,
     #[serde(skip)]
     published: Option<Arc<SourceSnapshot>>,
     /// What `published` shows as zeros and is more.
@@ -169,6 +176,7 @@ impl SourceState {
             environments: BTreeMap::new(),
             clock: Timestamp::MIN,
             as_of: Timestamp::MIN,
+            counted: None,
             published: None,
             held: Vec::new(),
             released: Vec::new(),
@@ -179,6 +187,7 @@ impl SourceState {
     pub(super) fn reopen(&mut self, spec: SourceSpec, released: Vec<Released>) {
         self.cases.reopen(spec.limits.cases_max);
         self.spec = spec;
+        self.share_counted_runs();
         for row in released {
             if let Some(shown) = self.shown_of(&row) {
                 *shown = Shown::Truth;
@@ -369,6 +378,14 @@ impl SourceState {
             row.recent.insert(entry);
             if known.counted {
                 row.counts.add(result);
+                // Results come run by run: one copy of what is remembered of a run will do for all of its cases.
+                let counted = CountedRun::new(&known.run);
+                if self.counted.as_deref() != Some(&counted) {
+                    self.counted = Some(Arc::new(counted));
+                }
+                if let Some(counted) = &self.counted {
+                    counted.remember_in(&mut row.counted[result.outcome.index()]);
+                }
             }
         } else if let Some(row) = group.rows.get_mut(&case)
             && row.recent.replace(entry)
@@ -503,6 +520,28 @@ impl SourceState {
         Some(snapshot)
     }
 
+    /// A run that has moved many counts is kept with each of them; in memory it is one again.
+    fn share_counted_runs(&mut self) {
+        let mut known: HashSet<Arc<CountedRun>> = HashSet::new();
+        let mut share = |run: &mut Arc<CountedRun>| {
+            if let Some(same) = known.get(run) {
+                *run = Arc::clone(same);
+            } else {
+                known.insert(Arc::clone(run));
+            }
+        };
+        for group in self.groups.values_mut() {
+            group.counted.iter_mut().flatten().for_each(&mut share);
+            for histogram in [&mut group.duration, &mut group.queue] {
+                let runs = histogram.counted.iter_mut().flatten();
+                runs.for_each(|(run, _)| share(run));
+            }
+            for row in group.rows.values_mut() {
+                row.counted.iter_mut().flatten().for_each(&mut share);
+            }
+        }
+    }
+
     fn shown_of(&mut self, row: &Released) -> Option<&mut Shown> {
         match row {
             Released::Group(group) => Some(&mut self.groups.get_mut(group)?.shown),
@@ -566,6 +605,7 @@ impl SourceState {
                     retries: 0,
                     duration_sum: 0.0,
                     duration_count: 0,
+                    counted: Default::default(),
                     ..truth.clone()
                 });
                 moment.hold(moved, since, || Truth::Case {
@@ -598,6 +638,7 @@ impl SourceState {
                 cases: group.cases,
                 duration: group.duration.clone(),
                 queue: group.queue.clone(),
+                counted: group.counted.clone(),
                 last: last.get(name).map(|run| Run::clone(run)),
             };
             let Some(since) = group.shown.show(moment.now, moment.generation, moment.scraped) else {
@@ -610,6 +651,7 @@ impl SourceState {
                 cases: [0; CaseOutcome::COUNT],
                 duration: Histogram::new(RUN_DURATION_BOUNDS),
                 queue: Histogram::new(RUN_QUEUE_BOUNDS),
+                counted: Default::default(),
                 ..truth.clone()
             });
             moment.hold(moved, since, || Truth::Group {
@@ -728,5 +770,6 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last: standing.last,
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
+        counted: row.counted.clone(),
     }
 }

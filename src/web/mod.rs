@@ -2,28 +2,30 @@
 //! Never knows what a metric or a source is, never asks a platform, never waits for anything but its own sockets.
 
 mod landing;
+mod negotiate;
 mod serve;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
 pub use landing::{Health, Landing, LandingRow};
+pub use negotiate::{Format, Wanted};
 pub use serve::serve;
 
 /// What the server shows. Every call returns at once: a scrape waits for nothing.
 pub trait View: Send + Sync + 'static {
-    /// The current exposition.
-    fn metrics(&self) -> Scrape;
+    /// The current exposition, in the format that is wanted.
+    fn metrics(&self, wanted: Wanted) -> Scrape;
     /// This exposition was handed out.
     fn scraped(&self, generation: u64);
     /// Whether every source has ended its first round.
@@ -37,12 +39,16 @@ pub trait View: Send + Sync + 'static {
 }
 
 /// One exposition, in pieces that need not be copied together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scrape {
     /// Which snapshot it shows: what [`View::scraped`] is told, since a newer one may be there by then.
     pub generation: u64,
-    /// The text.
-    pub frames: Vec<Bytes>,
+    /// What all scrapes of this snapshot share.
+    pub body: Arc<[Bytes]>,
+    /// What comes behind it.
+    pub end: Bytes,
+    /// Whether the two are one gzip member; only if that was wanted.
+    pub gzipped: bool,
 }
 
 /// How it is served.
@@ -59,6 +65,8 @@ pub struct Asked<'a> {
     pub method: &'a Method,
     /// The path, without the query.
     pub path: &'a str,
+    /// The headers, for what the client accepts.
+    pub headers: &'a HeaderMap,
     /// Whether a body came along.
     pub has_body: bool,
 }
@@ -74,13 +82,20 @@ pub struct Answer {
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The answer to a request.
 #[must_use]
 pub fn respond(asked: Asked<'_>, view: &impl View, settings: &Settings) -> Answer {
-    let Asked { method, path, has_body } = asked;
+    let Asked {
+        method,
+        path,
+        headers,
+        has_body,
+    } = asked;
     let mut answer = if !exists(path, settings) {
         Answer::text(StatusCode::NOT_FOUND, "there is no such page\n")
     } else if method != Method::GET && method != Method::HEAD {
@@ -89,7 +104,7 @@ pub fn respond(asked: Asked<'_>, view: &impl View, settings: &Settings) -> Answe
     } else if has_body {
         Answer::text(StatusCode::BAD_REQUEST, "a request body is not accepted here\n")
     } else {
-        route(path, view, settings)
+        route(path, headers, view, settings)
     };
     if has_body {
         // Nobody reads it, so nothing can follow it on this connection.
@@ -114,13 +129,9 @@ fn exists(path: &str, settings: &Settings) -> bool {
 }
 
 /// The page of a path that exists.
-fn route(path: &str, view: &impl View, settings: &Settings) -> Answer {
+fn route(path: &str, headers: &HeaderMap, view: &impl View, settings: &Settings) -> Answer {
     if path == settings.telemetry_path {
-        let Scrape { generation, frames } = view.metrics();
-        return Answer {
-            scraped: Some(generation),
-            ..Answer::new(StatusCode::OK, EXPOSITION, frames)
-        };
+        return exposition(Wanted::of(headers), view);
     }
     match path {
         "/-/healthy" if view.healthy() => Answer::text(StatusCode::OK, "healthy\n"),
@@ -133,10 +144,10 @@ fn route(path: &str, view: &impl View, settings: &Settings) -> Answer {
             StatusCode::SERVICE_UNAVAILABLE,
             "not ready: a source has not ended its first round; / says what it waits for\n",
         ),
-        "/api/v1/status" => Answer::new(StatusCode::OK, JSON, vec![view.status_json().into()]),
+        "/api/v1/status" => Answer::new(StatusCode::OK, JSON, Frames::one(view.status_json())),
         _ => {
             let page = landing::page(&view.landing(), &settings.telemetry_path);
-            Answer::new(StatusCode::OK, HTML, vec![page.into()]).with(
+            Answer::new(StatusCode::OK, HTML, Frames::one(page)).with(
                 CONTENT_SECURITY_POLICY,
                 HeaderValue::from_static(landing::CONTENT_SECURITY_POLICY),
             )
@@ -144,9 +155,32 @@ fn route(path: &str, view: &impl View, settings: &Settings) -> Answer {
     }
 }
 
+fn exposition(wanted: Wanted, view: &impl View) -> Answer {
+    let Scrape {
+        generation,
+        body,
+        end,
+        gzipped,
+    } = view.metrics(wanted);
+    let content_type = match wanted.format {
+        Format::Text => EXPOSITION,
+        Format::OpenMetrics => OPEN_METRICS,
+    };
+    let answer = Answer {
+        scraped: Some(generation),
+        ..Answer::new(StatusCode::OK, content_type, Frames::new(body, end))
+    }
+    .with(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if gzipped {
+        answer.with(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+    } else {
+        answer
+    }
+}
+
 impl Answer {
-    fn new(status: StatusCode, content_type: HeaderValue, frames: Vec<Bytes>) -> Self {
-        let mut response = Response::new(Frames::new(frames));
+    fn new(status: StatusCode, content_type: HeaderValue, body: Frames) -> Self {
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         Self {
             response,
@@ -156,7 +190,7 @@ impl Answer {
     }
 
     fn text(status: StatusCode, text: &'static str) -> Self {
-        Self::new(status, TEXT, vec![Bytes::from_static(text.as_bytes())])
+        Self::new(status, TEXT, Frames::one(Bytes::from_static(text.as_bytes())))
     }
 
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -165,21 +199,43 @@ impl Answer {
     }
 }
 
-/// A body of ready pieces, of known length.
+/// A body of ready pieces, of known length. The pieces are shared: a scrape copies none, and no list of them.
 #[derive(Debug, Default)]
 pub struct Frames {
-    frames: VecDeque<Bytes>,
+    shared: Arc<[Bytes]>,
+    /// How many of them are sent.
+    sent: usize,
+    end: Bytes,
+    left: u64,
 }
 
 impl Frames {
-    fn new(frames: Vec<Bytes>) -> Self {
+    fn new(shared: Arc<[Bytes]>, end: Bytes) -> Self {
+        let left = shared.iter().map(|piece| piece.len() as u64).sum::<u64>() + end.len() as u64;
         Self {
-            frames: frames.into_iter().filter(|frame| !frame.is_empty()).collect(),
+            shared,
+            sent: 0,
+            end,
+            left,
         }
     }
 
+    fn one(body: impl Into<Bytes>) -> Self {
+        Self::new(Arc::default(), body.into())
+    }
+
     fn len(&self) -> u64 {
-        self.frames.iter().map(|frame| frame.len() as u64).sum()
+        self.left
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        while let Some(piece) = self.shared.get(self.sent) {
+            self.sent += 1;
+            if !piece.is_empty() {
+                return Some(piece.clone());
+            }
+        }
+        Some(std::mem::take(&mut self.end)).filter(|end| !end.is_empty())
     }
 }
 
@@ -188,15 +244,17 @@ impl Body for Frames {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.frames.pop_front().map(|frame| Ok(Frame::data(frame))))
+        let next = self.next();
+        self.left -= next.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.len())
+        SizeHint::with_exact(self.left)
     }
 }
 

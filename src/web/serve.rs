@@ -139,6 +139,7 @@ fn answer(request: &Request<Incoming>, view: &impl View, settings: &Settings) ->
     let asked = Asked {
         method: request.method(),
         path: request.uri().path(),
+        headers: request.headers(),
         has_body,
     };
     let Answer { response, scraped } = respond(asked, view, settings);

@@ -23,20 +23,24 @@ struct Stage {
 }
 
 impl View for Stage {
-    fn metrics(&self) -> Scrape {
+    fn metrics(&self, wanted: Wanted) -> Scrape {
         if self.huge.load(Ordering::SeqCst) {
             return Scrape {
                 generation: 43,
-                frames: vec![Bytes::from(vec![b'#'; 64 << 20])],
+                body: Arc::from([Bytes::from(vec![b'#'; 64 << 20])]),
+                end: Bytes::new(),
+                gzipped: false,
             };
         }
+        let end = match wanted.format {
+            Format::Text => "",
+            Format::OpenMetrics => "# EOF\n",
+        };
         Scrape {
             generation: 42,
-            frames: vec![
-                Bytes::from_static(b"up 1\n"),
-                Bytes::new(),
-                Bytes::from_static(b"down 0\n"),
-            ],
+            body: Arc::from(["up 1\n", "", "down 0\n"].map(|piece: &'static str| Bytes::from_static(piece.as_bytes()))),
+            end: Bytes::from_static(end.as_bytes()),
+            gzipped: wanted.gzip,
         }
     }
     fn scraped(&self, generation: u64) {
@@ -76,7 +80,14 @@ fn settings() -> Settings {
 }
 
 fn ask(method: &Method, path: &str, has_body: bool, stage: &Stage) -> Answer {
-    respond(Asked { method, path, has_body }, stage, &settings())
+    let headers = &HeaderMap::new();
+    let asked = Asked {
+        method,
+        path,
+        headers,
+        has_body,
+    };
+    respond(asked, stage, &settings())
 }
 
 fn header(answer: &Answer, name: HeaderName) -> &str {
@@ -88,8 +99,9 @@ fn header(answer: &Answer, name: HeaderName) -> &str {
 }
 
 fn body(answer: Answer) -> String {
-    let frames = answer.response.into_body().frames;
-    frames.iter().map(|frame| std::str::from_utf8(frame).unwrap()).collect()
+    let mut frames = answer.response.into_body();
+    let all: Vec<u8> = std::iter::from_fn(|| frames.next()).flatten().collect();
+    String::from_utf8(all).unwrap()
 }
 
 #[test]
@@ -154,13 +166,52 @@ fn an_exposition_says_its_format_and_which_snapshot_it_shows() {
 }
 
 #[test]
+fn an_exposition_comes_in_the_form_that_is_asked_for_and_says_so() {
+    let check = |method: &Method, accept: &'static str, encoding: &'static str, expected: [&str; 3]| {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static(encoding));
+        let asked = Asked {
+            method,
+            path: "/metrics",
+            headers: &headers,
+            has_body: false,
+        };
+        let answer = respond(asked, &Stage::default(), &settings());
+        let said = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH].map(|name| header(&answer, name));
+        assert_eq!(said, expected, "{method} {accept} {encoding}");
+        assert_eq!(header(&answer, VARY), "accept, accept-encoding");
+    };
+    let text = "text/plain; version=0.0.4; charset=utf-8";
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    for method in [&Method::GET, &Method::HEAD] {
+        check(method, "*/*", "identity", [text, "", "12"]);
+        check(method, "*/*", "gzip", [text, "gzip", "12"]);
+        check(
+            method,
+            "application/openmetrics-text",
+            "gzip;q=0",
+            [open_metrics, "", "18"],
+        );
+        check(
+            method,
+            "application/openmetrics-text",
+            "gzip",
+            [open_metrics, "gzip", "18"],
+        );
+    }
+}
+
+#[test]
 fn the_telemetry_path_is_configurable_and_wins() {
     let settings = Settings {
         telemetry_path: "/".to_owned(),
     };
+    let headers = HeaderMap::new();
     let asked = |path| Asked {
         method: &Method::GET,
         path,
+        headers: &headers,
         has_body: false,
     };
     assert_eq!(respond(asked("/"), &Stage::default(), &settings).scraped, Some(42));

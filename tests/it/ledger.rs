@@ -11,7 +11,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::app::keep::Keeper;
 use testrun_exporter::app::publish::{Publication, Publisher};
+use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn};
+use testrun_exporter::metrics::render::Rendered;
 use testrun_exporter::model::{ActiveState, ErrorCode, Name, Notice, RoundResult};
 use testrun_exporter::poll::{self, Observer, Poller, Wall, budget, retry};
 use testrun_exporter::simulate::{InProcess, Platform, WorldOptions};
@@ -37,12 +39,15 @@ const LOOKBACK: Duration = Duration::from_secs(30 * 86_400);
 #[derive(Clone, Default)]
 struct SimulatedDisk(Arc<Mutex<Platter>>);
 
+/// What a file holds, and whether it would survive the machine's power.
+type File = (Vec<u8>, bool);
+
 #[derive(Default)]
 struct Platter {
-    /// What is read, by name; and whether it would survive the machine's power.
-    files: BTreeMap<String, (Vec<u8>, bool)>,
+    /// What is read, by name.
+    files: BTreeMap<String, File>,
     /// Renames that the directory has not been flushed after: the name, and what it stood for before.
-    renamed: Vec<(String, Option<(Vec<u8>, bool)>)>,
+    renamed: Vec<(String, Option<File>)>,
     operations: usize,
     /// The process dies in this operation.
     dies_at: Option<usize>,
@@ -309,6 +314,7 @@ impl Process {
             stale_after: vec![SignedDuration::from_hours(10)],
             lookback: vec![SignedDuration::try_from(LOOKBACK).unwrap()],
             publication: Arc::clone(&publication),
+            renderer: Arc::default(),
             wall: Arc::clone(wall),
         };
         let publisher = publisher.reopened().await;
@@ -328,12 +334,12 @@ impl Process {
     fn text(&self) -> String {
         let rendered = self.publication.rendered.load();
         self.publication.scraped(rendered.generation);
-        String::from_utf8(rendered.text.to_vec()).unwrap()
+        String::from_utf8(rendered.text.to_text()).unwrap()
     }
 
     /// A value of the exporter's own metrics.
     fn own_value(&self, name: &str, now: Timestamp) -> Option<f64> {
-        let text = String::from_utf8(self.own.render(now)).unwrap();
+        let text = self.own.render(now, Format::Text);
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.rsplit_once(' ')?.1.parse().ok()
     }
@@ -581,10 +587,16 @@ async fn what_cannot_be_read_is_set_aside_and_a_new_baseline_is_kept() {
 async fn what_a_restart_shows_first_is_what_was_shown_last() {
     for kind in [Kind::Empirical, Kind::SamplePlatform] {
         let mut scene = Scene::new(kind).await;
-        let before = scene.live(90).await;
+        scene.live(90).await;
+        let before = scene.process.publication.rendered.load_full();
         scene.restart().await;
-        let rendered = scene.process.publication.rendered.load_full();
-        assert_eq!(String::from_utf8(rendered.text.to_vec()).unwrap(), before);
+        let after = scene.process.publication.rendered.load_full();
+        for format in Format::ALL {
+            let text = |rendered: &Rendered| String::from_utf8(rendered.exposition(format).to_text()).unwrap();
+            assert_eq!(text(&after), text(&before));
+        }
+        let exemplars = String::from_utf8(after.open_metrics.to_text()).unwrap();
+        assert!(exemplars.contains(" # {"), "the runs that moved counts last are kept");
     }
 }
 

@@ -1,12 +1,20 @@
 //! The integration tests, one binary: rooms together, in virtual time; the shipped binary on real sockets.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "a test that cannot go on has failed, and says what it did"
+    reason = "all of this binary is tests: a panic is how a test says no, and what it prints is shown if it does"
 )]
 
 mod counters;
 mod crash;
+mod credentials;
 mod exam;
+mod harness;
 mod ledger;
+mod numbers;
+mod outages;
+mod process;
+mod prometheus;
+mod rooms;
+mod scrape;

@@ -8,12 +8,10 @@ use crate::metrics::catalog;
 use crate::metrics::text::Page;
 
 /// A few lines, and a few readings below `/proc/self`.
-pub(crate) fn render() -> String {
-    let mut page = Page::default();
+pub(crate) fn write(page: &mut Page) {
     if let Ok(readings) = Readings::take() {
-        readings.write(&mut page);
+        readings.write(page);
     }
-    page.into_text()
 }
 
 struct Readings {

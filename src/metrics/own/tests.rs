@@ -27,7 +27,7 @@ fn shop(own: &Own) -> SourceOwn {
 
 /// Everything but the process's own families, which no test can foresee.
 fn text(own: &Own, now: Timestamp) -> String {
-    let text = String::from_utf8(own.render(now)).unwrap();
+    let text = own.render(now, Format::Text);
     text.lines()
         .filter(|line| line.contains("testrun_"))
         .map(|line| format!("{line}\n"))
@@ -80,7 +80,7 @@ fn before_the_first_round_counters_are_at_zero_and_the_rest_is_absent() {
     testrun_exporter_throttled_total{reason="budget",source="shop"} 0
     testrun_exporter_throttled_total{reason="quota",source="shop"} 0
     testrun_exporter_throttled_total{reason="retry_after",source="shop"} 0
-    testrun_source_info{base_url="https://api.example.test/v1",kind="empirical",project="",source="shop"} 1
+    testrun_source_info{base_url="https://api.example.test/v1",kind="empirical",source="shop"} 1
     testrun_up{source="shop"} 0
     "#);
 }
@@ -190,7 +190,7 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     ledger.written("shop", 0.1, 1, at(0));
     ledger.restored("shop", true);
     ledger.set_aside("shop", "newer");
-    let text = String::from_utf8(own.render(at(0))).unwrap();
+    let text = own.render(at(0), Format::Text);
     let mut names = Vec::new();
     for line in text.lines() {
         let Some(rest) = line.strip_prefix("# HELP ") else {
@@ -225,7 +225,9 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
 
 #[test]
 fn the_process_tells_of_itself_with_fractions_of_a_second() {
-    let text = process::render();
+    let mut page = Page::new(Format::Text);
+    process::write(&mut page);
+    let text = page.into_text();
     let value = |name: &str| -> f64 {
         let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()

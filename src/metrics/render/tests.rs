@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -31,6 +32,7 @@ fn group_row(group: Group, last: Option<Run>) -> GroupRow {
         cases: [20, 1, 2, 3, 0, 0],
         duration,
         queue: Histogram::new(&[1.5]),
+        counted: Default::default(),
         last,
     }
 }
@@ -62,6 +64,7 @@ fn case_row(group: Group, case: &str, last: Option<LastResult>) -> CaseRow {
         last,
         last_pass: Some(at(-86_400)),
         consecutive_failures: 1,
+        counted: Default::default(),
     }
 }
 
@@ -90,7 +93,21 @@ fn rendered(sources: Vec<SourceSnapshot>) -> Rendered {
 }
 
 fn text(sources: Vec<SourceSnapshot>) -> String {
-    String::from_utf8(rendered(sources).text.to_vec()).unwrap()
+    String::from_utf8(rendered(sources).text.to_text()).unwrap()
+}
+
+fn by(run: u64, url: Option<&str>) -> Option<Arc<CountedRun>> {
+    Some(Arc::new(CountedRun {
+        run,
+        url: url.map(Into::into),
+        at: Some(at(70)),
+    }))
+}
+
+fn open_metrics(sources: Vec<SourceSnapshot>) -> String {
+    let mut text = String::from_utf8(rendered(sources).open_metrics.to_text()).unwrap();
+    text.push_str(Format::OpenMetrics.end());
+    text
 }
 
 /// The samples alone: HELP and TYPE are the catalog's tests' business.
@@ -106,7 +123,7 @@ fn samples(text: &str) -> String {
 #[test]
 fn an_empty_snapshot_is_an_empty_text() {
     let rendered = rendered(Vec::new());
-    assert!(rendered.text.is_empty() && rendered.series.is_empty());
+    assert!(rendered.text.to_text().is_empty() && rendered.series.is_empty());
     assert_eq!(rendered.generation, 3);
 }
 
@@ -376,6 +393,213 @@ fn parse_sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     (name, labels, value.parse().expect("a number"))
 }
 
+/// What a strict reader of OpenMetrics 1.0 demands, beyond what it shares with the text format.
+fn check_open_metrics(text: &str) {
+    let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
+    let (mut name, mut kind, mut names) = (String::new(), String::new(), BTreeSet::new());
+    let mut series = BTreeSet::new();
+    for line in body.split_inclusive('\n') {
+        let line = line.strip_suffix('\n').expect("every line ends with a line feed");
+        if let Some(head) = line.strip_prefix("# ") {
+            let mut words = head.splitn(3, ' ');
+            let (what, of, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+            if what == "TYPE" {
+                assert!(names.insert(of.to_owned()), "{of} twice");
+                assert!(
+                    ["counter", "gauge", "info", "histogram", "summary"].contains(&rest),
+                    "{line}"
+                );
+                (name, kind) = (of.to_owned(), rest.to_owned());
+                assert!(kind != "counter" || !name.ends_with("_total"), "{line}");
+            }
+            assert_eq!(of, name, "{line} is below the head of another family");
+            assert!(what != "UNIT" || name.ends_with(&format!("_{rest}")), "{line}");
+            assert!(["TYPE", "UNIT", "HELP"].contains(&what), "{line}");
+            continue;
+        }
+        let (sample, exemplar) = line
+            .split_once(" # ")
+            .map_or((line, None), |(sample, more)| (sample, Some(more)));
+        let (sample_name, labels, value) = parse_sample(sample);
+        let suffix = sample_name.strip_prefix(&name).expect("the family's name");
+        let allowed: &[&str] = match kind.as_str() {
+            "counter" => &["_total"],
+            "info" => &["_info"],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            "summary" => &["_sum", "_count"],
+            _ => &[""],
+        };
+        assert!(allowed.contains(&suffix), "{line} in a {kind}");
+        assert!(kind != "info" || value == 1.0, "{line}");
+        if let Some(bound) = labels.get("le") {
+            assert!(
+                bound == "+Inf" || bound.contains(['.', 'e']),
+                "{line}: the bound is no float"
+            );
+        }
+        if let Some(exemplar) = exemplar {
+            assert!(
+                matches!(suffix, "_total" | "_bucket"),
+                "{line} may not have an exemplar"
+            );
+            let (labels, numbers) = exemplar.split_once("} ").unwrap();
+            let (_, labels, _) = parse_sample(&format!("x{labels}}} 1"));
+            let chars: usize = labels
+                .iter()
+                .map(|(name, value)| name.chars().count() + value.chars().count())
+                .sum();
+            assert!(chars <= 128 && labels.contains_key("run_id"), "{line}");
+            assert!(numbers.split(' ').all(|number| number.parse::<f64>().is_ok()), "{line}");
+        }
+        assert!(series.insert((sample_name, labels)), "twice: {line}");
+    }
+}
+
+#[test]
+fn open_metrics_names_families_without_suffixes_and_tells_units_and_exemplars() {
+    let here = || group("staging", "main");
+    let mut row = group_row(here(), Some(run(here())));
+    row.counted[1] = by(7, Some("https://ci.example.test/7"));
+    row.duration.counted[2] = by(8, None).map(|run| (run, 3600.0));
+    let shown = open_metrics(vec![source("shop", vec![row], Vec::new())]);
+    check_open_metrics(&shown);
+    let lines = |part: &str| -> String { shown.split_inclusive('\n').filter(|line| line.contains(part)).collect() };
+    insta::assert_snapshot!(lines("testrun_runs_total").replace(r#"source="shop",environment="staging",branch="main""#, "..."), @r#"
+    testrun_runs_total{...,outcome="passed"} 2
+    testrun_runs_total{...,outcome="failed"} 1 # {run_id="7",build_url="https://ci.example.test/7"} 1 1795300070
+    testrun_runs_total{...,outcome="error"} 0
+    testrun_runs_total{...,outcome="cancelled"} 0
+    testrun_runs_total{...,outcome="unknown"} 0
+    testrun_exporter_series{family="testrun_runs_total"} 5
+    "#);
+    insta::assert_snapshot!(lines("testrun_run_duration_seconds").replace(r#"source="shop",environment="staging",branch="main""#, "..."), @r#"
+    # TYPE testrun_run_duration_seconds histogram
+    # UNIT testrun_run_duration_seconds seconds
+    # HELP testrun_run_duration_seconds Seconds from the start to the end of finished runs. As of the last complete round, whose age is time() - testrun_exporter_last_success_timestamp_seconds.
+    testrun_run_duration_seconds_bucket{...,le="60.0"} 1
+    testrun_run_duration_seconds_bucket{...,le="600.0"} 1
+    testrun_run_duration_seconds_bucket{...,le="+Inf"} 2 # {run_id="8"} 3600 1795300070
+    testrun_run_duration_seconds_sum{...} 3659.5
+    testrun_run_duration_seconds_count{...} 2
+    testrun_exporter_series{family="testrun_run_duration_seconds"} 5
+    "#);
+    assert!(
+        shown.contains("# TYPE testrun_runs counter\n# HELP testrun_runs Runs"),
+        "{shown}"
+    );
+    assert!(shown.contains("# TYPE testrun_last_run info\n"), "{shown}");
+    assert!(
+        shown.contains("# UNIT testrun_last_run_timestamp_seconds seconds\n"),
+        "{shown}"
+    );
+    assert!(!text(vec![source("shop", vec![group_row(here(), None)], Vec::new())]).contains(" # "));
+}
+
+#[test]
+fn an_exemplar_keeps_the_run_whatever_its_link_is() {
+    let line = |url: Option<&str>| {
+        let mut row = case_row(group("e", ""), "c", None);
+        row.counted[1] = by(7, url);
+        let shown = open_metrics(vec![source("s", Vec::new(), vec![row])]);
+        check_open_metrics(&shown);
+        let line = shown.lines().find(|line| line.contains(" # ")).unwrap().to_owned();
+        line.split_once(" # ").unwrap().1.to_owned()
+    };
+    assert_eq!(line(None), r#"{run_id="7"} 1 1795300070"#);
+    assert_eq!(line(Some("")), r#"{run_id="7"} 1 1795300070"#);
+    assert_eq!(line(Some("a\nb")), r#"{run_id="7"} 1 1795300070"#);
+    assert_eq!(line(Some(r#"a"\"#)), r#"{run_id="7",build_url="a\"\\"} 1 1795300070"#);
+    // run_id, 7 and build_url take 16 of 128.
+    assert!(line(Some(&"ß".repeat(112))).contains("build_url"));
+    assert!(!line(Some(&"ß".repeat(113))).contains("build_url"));
+}
+
+#[test]
+fn a_change_of_one_case_packs_its_own_block_and_leaves_the_others() {
+    let rows = || {
+        (0..1000)
+            .map(|case| case_row(group("e", "b"), &format!("c{case:04}"), None))
+            .collect::<Vec<_>>()
+    };
+    let snapshot = |rows| Snapshot {
+        generation: 1,
+        sources: vec![Arc::new(source("s", Vec::new(), rows))],
+    };
+    let mut renderer = Renderer::default();
+    let before = renderer.render(&snapshot(rows()));
+    let mut changed = rows();
+    changed[500].results[0] += 1;
+    changed.insert(300, case_row(group("e", "b"), "c0299x", None));
+    changed.remove(801);
+    let after = renderer.render(&snapshot(changed.clone()));
+    let kept: BTreeSet<_> = before.text.texts().iter().map(|piece| piece.as_ptr()).collect();
+    let new = after
+        .text
+        .texts()
+        .iter()
+        .filter(|piece| !kept.contains(&piece.as_ptr()))
+        .count();
+    // Five families of two blocks, one of a third, and the counts of series at the end.
+    assert!((1..=13).contains(&new), "{new} of {} pieces", after.text.texts().len());
+    assert_eq!(after.text.to_text(), render(&snapshot(changed)).text.to_text());
+}
+
+/// The text of a snapshot as a scrape gets it compressed, in each format.
+fn check_packed(rendered: &Rendered) {
+    for format in Format::ALL {
+        let exposition = rendered.exposition(format);
+        let end = exposition.text_end("up 1\n");
+        let gzip = [&exposition.packed().concat()[..], &exposition.packed_end(&end)].concat();
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&gzip[..]).read_to_end(&mut text).unwrap();
+        assert!(text == [exposition.to_text(), end.to_vec()].concat(), "{format:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_changes_what_is_kept_reads_like_what_is_rendered_anew(
+        steps in proptest::collection::vec(
+            (proptest::collection::btree_map(0_u32..200, 0_u64..3, 0..150), any::<bool>(), 0_u64..3), 1..6),
+    ) {
+        let mut renderer = Renderer::default();
+        for (cases, second, exemplars) in steps {
+            let rows = |branch: &str| cases.iter().map(|(case, count)| {
+                let mut row = case_row(group("e", branch), &format!("case {case:03}"), None);
+                row.results[0] = *count;
+                if *count > exemplars {
+                    row.counted[0] = by(*count, None);
+                }
+                row
+            }).collect::<Vec<_>>();
+            let mut one = source("a", vec![group_row(group("e", "a"), None)], [rows("a"), rows("b")].concat());
+            one.case_infos = cases.keys().map(|case| CaseInfo {
+                case: format!("case {case:03}").into(),
+                name: "n".into(),
+                suite: "s".into(),
+                file: "f".into(),
+            }).collect();
+            let mut sources = vec![Arc::new(one)];
+            if second {
+                sources.push(Arc::new(source("b", Vec::new(), rows("a"))));
+            }
+            let snapshot = Snapshot { generation: 1, sources };
+            let kept = renderer.render(&snapshot);
+            let anew = render(&snapshot);
+            prop_assert_eq!(&kept.series, &anew.series);
+            for format in Format::ALL {
+                prop_assert!(kept.exposition(format).to_text() == anew.exposition(format).to_text());
+            }
+            check_packed(&kept);
+            parse(std::str::from_utf8(&kept.text.to_text()).unwrap(), true);
+            let open = kept.open_metrics.to_text();
+            check_open_metrics(&(String::from_utf8(open).unwrap() + "# EOF\n"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -386,7 +610,7 @@ proptest! {
         sum in any::<f64>(),
         big in any::<u64>(),
     ) {
-        let rows: Vec<_> = environments.iter().rev().flat_map(|environment| names.iter().rev().map(|name| {
+        let rows: Vec<_> = environments.iter().flat_map(|environment| names.iter().map(|name| {
             let last = LastResult { outcome: CaseOutcome::Failed, at: Some(at(1)), duration_seconds: Some(sum.abs()) };
             let mut row = case_row(group(environment, "main"), name, Some(last));
             (row.duration_sum, row.results[0]) = (sum, big);
@@ -394,7 +618,9 @@ proptest! {
         })).collect();
         let count = rows.len();
         let rendered = rendered(vec![source("s", Vec::new(), rows)]);
-        let families = parse(std::str::from_utf8(&rendered.text).unwrap(), false);
+        check_packed(&rendered);
+        check_open_metrics(&(String::from_utf8(rendered.open_metrics.to_text()).unwrap() + "# EOF\n"));
+        let families = parse(std::str::from_utf8(&rendered.text.to_text()).unwrap(), false);
         prop_assert_eq!(families["testrun_case_results_total"].len(), count * CaseOutcome::COUNT);
         prop_assert_eq!(families["testrun_case_results_total"][0].1.to_bits(), (big as f64).to_bits());
         for (family, series) in &rendered.series {

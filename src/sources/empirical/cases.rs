@@ -20,7 +20,7 @@ const TRIES_MAX: u32 = 5;
 
 /// Entries asked for per case at the first refresh, at a follow-up, and at the most (the platform's own limit).
 pub(super) const FIRST_LIMIT: u64 = 50;
-const FOLLOW_UP_LIMIT: u64 = 20;
+const FOLLOW_UP_LIMIT: u64 = 10;
 pub(super) const LIMIT_MAX: u64 = 1000;
 
 /// Entries asked for in one request at the most, so that an answer stays near a megabyte.
@@ -42,6 +42,8 @@ struct Tracked {
     /// Where it has results, and whether a pass is known there.
     passed_in: BTreeMap<Group, bool>,
     last_pass_asked: bool,
+    /// Its history was read back to the lookback, or as far as the platform lets us: no older pass can be found there.
+    whole: bool,
 }
 
 /// One case's result in one run that analytics has not shown yet.
@@ -138,6 +140,7 @@ impl Cases {
             not_before: None,
             passed_in: BTreeMap::new(),
             last_pass_asked: false,
+            whole: false,
         });
         let news = info.is_some() && tracked.info != info;
         if news {
@@ -170,6 +173,11 @@ impl Cases {
                 },
             );
         }
+    }
+
+    /// Whether results of this run are still to come.
+    pub(super) fn awaits(&self, run: RunId) -> bool {
+        self.awaited.contains_key(&run)
     }
 
     /// The cases worth asking about now: those of new runs first, then the ones that have waited longest.
@@ -291,16 +299,16 @@ impl Cases {
             let Some(tracked) = self.tracked.get_mut(id.as_str()) else {
                 continue;
             };
-            let first = tracked.refreshed.is_none() || tracked.deeper.is_some();
             tracked.refreshed = Some(now);
             tracked.not_before = None;
             tracked.deeper = None;
-            let Some(oldest_shown) = cut.get(id.as_str()) else {
-                continue;
-            };
+            let shown_from = cut.get(id.as_str());
+            let to_the_end = shown_from.is_none() || batch.limit >= LIMIT_MAX;
+            tracked.whole |= to_the_end && batch.days >= self.lookback_days;
             let no_pass = tracked.passed_in.values().any(|passed| !passed);
-            let missed = wanted.is_some_and(|from| oldest_shown.is_none_or(|oldest| oldest > from));
-            if missed || first && no_pass {
+            let missed =
+                shown_from.is_some_and(|from| wanted.is_some_and(|run| from.is_none_or(|oldest| oldest > run)));
+            if missed || no_pass && !tracked.whole {
                 still_cut += 1;
                 tracked.deeper = (batch.limit < LIMIT_MAX).then_some((batch.limit * 10).min(LIMIT_MAX));
             }
@@ -367,6 +375,13 @@ impl Cases {
             !case.last_pass_asked && case.deeper.is_none() && case.passed_in.values().any(|passed| !passed)
         };
         self.tracked.iter().find(|(_, case)| candidate(case)).map(|(id, _)| id)
+    }
+
+    /// Whether a pass of the case is known there from its results.
+    pub(super) fn has_passed(&self, id: &Name, group: &Group) -> bool {
+        self.tracked
+            .get(id)
+            .is_some_and(|case| case.passed_in.get(group) == Some(&true))
     }
 
     /// The platform was asked for the case's last pass. A later one will be seen as a result.

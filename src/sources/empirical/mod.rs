@@ -88,6 +88,7 @@ struct Memory<'a> {
     project: Option<Name>,
     met: bool,
     candidates: Cow<'a, BTreeSet<RunId>>,
+    unnamed: Cow<'a, BTreeSet<RunId>>,
     #[serde(with = "crate::packed")]
     discovered: Option<Timestamp>,
     discovery_wanted: bool,
@@ -106,6 +107,8 @@ pub struct Empirical {
     state_filter: bool,
     /// Runs finished before the first meeting whose details are read all the same.
     candidates: BTreeSet<RunId>,
+    /// Finished runs whose environment nobody has named yet: they are told when the analytics' id for it is understood.
+    unnamed: BTreeSet<RunId>,
     batch_size: usize,
     batch_size_max: usize,
     discovered: Option<Timestamp>,
@@ -142,6 +145,7 @@ impl Empirical {
             met: false,
             state_filter: true,
             candidates: BTreeSet::new(),
+            unnamed: BTreeSet::new(),
             batch_size: batch,
             batch_size_max: batch,
             discovered: None,
@@ -361,7 +365,7 @@ impl Empirical {
                 self.classified.insert(id);
             }
             // Its counts have been edited: the gauges follow.
-            (Standing::Read, _) if before.as_ref() != Some(&known.run) => {
+            (Standing::Read, _) if before.as_ref() != Some(&known.run) && !self.unnamed.contains(&id) => {
                 learned.facts.push(Fact::Run(known.run.clone()))
             }
             _ => {}
@@ -446,7 +450,7 @@ impl Empirical {
         }
         self.met = true;
         for id in self.runs.newest_presumed(usize::MAX) {
-            learned.facts.extend(self.runs.finished(id).cloned().map(Fact::Run));
+            self.tell_run(id, learned);
         }
         for id in self.runs.newest_presumed(FIRST_DETAILS) {
             self.runs.set(
@@ -503,11 +507,53 @@ impl Empirical {
         known.standing = Standing::Read;
         let run = known.run.clone();
         self.discovery_wanted = true;
-        learned.facts.push(Fact::Run(run.clone()));
+        self.tell_run(id, learned);
         if self.settings.cases.enabled {
             self.accept_cases(&run, body.flattened_summary_details.0.unwrap_or_default(), learned);
         }
         Ok(())
+    }
+
+    /// Tells a finished run, unless its environment has no name yet: a run is counted where it belongs, or later.
+    fn tell_run(&mut self, id: RunId, learned: &mut Learned) {
+        let Some(run) = self.runs.finished(id) else { return };
+        if run.group.environment.is_empty() && self.settings.cases.enabled {
+            self.unnamed.insert(id);
+        } else {
+            self.unnamed.remove(&id);
+            learned.facts.push(Fact::Run(run.clone()));
+        }
+    }
+
+    /// History entries carry environment ids: those of named runs teach what an id stands for, and that names the others.
+    fn learn_environments(&mut self, row: &wire::HistoryRow, learned: &mut Learned) {
+        let (Some(run), Some(environment)) = (row.test_run_id.id(), row.environment_id.as_deref()) else {
+            return;
+        };
+        if let Some(slug) = self.runs.finished(run).map(|run| run.group.environment.clone()) {
+            self.runs.learn_environment(environment, &slug);
+        }
+        if self.unnamed.contains(&run)
+            && let Some(slug) = self.runs.environment_of(environment, &self.settings)
+        {
+            self.runs.name_environment(run, slug);
+            self.tell_run(run, learned);
+        }
+    }
+
+    /// Runs that nothing will name any more are told without an environment: they happened.
+    fn tell_nameless(&mut self, learned: &mut Learned) {
+        let read = |id: &RunId| self.runs.get(*id).is_none_or(|known| known.standing == Standing::Read);
+        let hopeless: Vec<RunId> = self
+            .unnamed
+            .iter()
+            .copied()
+            .filter(|id| read(id) && !self.cases.awaits(*id))
+            .collect();
+        for id in hopeless {
+            self.unnamed.remove(&id);
+            learned.facts.extend(self.runs.finished(id).cloned().map(Fact::Run));
+        }
     }
 
     /// The cases that a finished run lists: they are discovered, and their results awaited.
@@ -558,6 +604,12 @@ impl Empirical {
         let by_case = by_case.ok_or_else(|| missing("the history of cases", "data.history_by_test_case_id"))?;
         let truncated = history.meta.0.unwrap_or_default().truncated_test_case_ids.0;
         let mut cut: BTreeMap<&str, Option<Timestamp>> = truncated.iter().map(|id| (id.as_str(), None)).collect();
+        // Twice: an id may be understood at one case's newest entry only and be needed at another's oldest.
+        for _ in 0..2 {
+            for row in by_case.values().filter_map(|rows| rows.0.as_ref()).flatten().flatten() {
+                self.learn_environments(row, learned);
+            }
+        }
         for id in &batch.ids {
             let rows = by_case.get(id).and_then(|rows| rows.0.as_deref()).unwrap_or_default();
             let mut oldest = None;
@@ -597,11 +649,9 @@ impl Empirical {
             });
             return executed;
         };
-        let known = self.runs.finished(run).map(|run| run.group.environment.clone());
         // An entry of a run that is not finished, or not listed yet, comes again when it is.
-        let Some(environment) = known else { return executed };
-        if let Some(id) = row.environment_id.as_deref() {
-            self.runs.learn_environment(id, &environment);
+        if self.runs.finished(run).is_none() || self.unnamed.contains(&run) {
+            return executed;
         }
         let outcome = case_outcome(row.status.as_deref());
         if outcome == CaseOutcome::Unknown {
@@ -696,6 +746,10 @@ impl Empirical {
                 continue;
             };
             if let Some(known) = self.runs.finished(run) {
+                // What its results tell is placed by the run's end; only where they tell nothing this is news.
+                if self.cases.has_passed(case, &known.group) {
+                    continue;
+                }
                 learned.facts.push(Fact::LastPass {
                     case: case.clone(),
                     group: known.group.clone(),
@@ -868,6 +922,9 @@ impl Empirical {
         }
         self.failures_in_a_row = 0;
         self.cases.first_round_is_over();
+        if self.cases.batch(self.batch_size, self.now).is_none() {
+            self.tell_nameless(learned);
+        }
         if self.settings.cases.enabled && self.cases.len() == 0 {
             let word = match self.settings.cases.discovery {
                 Discovery::Analytics => "analytics",
@@ -976,6 +1033,7 @@ impl Source for Empirical {
             project: self.project.clone(),
             met: self.met,
             candidates: Cow::Borrowed(&self.candidates),
+            unnamed: Cow::Borrowed(&self.unnamed),
             discovered: self.discovered,
             discovery_wanted: self.discovery_wanted,
             foreign: Cow::Borrowed(&self.foreign),
@@ -995,6 +1053,7 @@ impl Source for Empirical {
         self.project = memory.project;
         self.met = memory.met;
         self.candidates = memory.candidates.into_owned();
+        self.unnamed = memory.unnamed.into_owned();
         self.discovered = memory.discovered;
         self.discovery_wanted = memory.discovery_wanted;
         self.foreign = memory.foreign.into_owned();

@@ -219,6 +219,13 @@ impl Runs {
         }
     }
 
+    /// What a run itself did not tell.
+    pub(super) fn name_environment(&mut self, id: RunId, slug: Name) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.run.group.environment = slug;
+        }
+    }
+
     /// Start to end where both are told. The field `duration` is documented in milliseconds and used in seconds: it is
     /// believed only in the unit that is configured, or that other runs' start and end have proved.
     fn duration(

@@ -92,6 +92,8 @@ struct Sample {
     refreshed: Option<Timestamp>,
     #[serde(with = "crate::packed")]
     not_before: Option<Timestamp>,
+    /// How often rows were stepped over.
+    tries: u32,
 }
 
 /// The pages of one list that are being read.
@@ -482,7 +484,10 @@ impl SamplePlatform {
     }
 
     fn accept_summary(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
-        let summary: wire::Summary = read("the summary of a run", body)?;
+        let summary: loose::Object<wire::Summary> = read("the summary of a run", body)?;
+        let summary = summary.0.filter(|summary| summary.run_id.id() == Some(id));
+        let summary = summary
+            .ok_or_else(|| Rejection::Unreadable("the summary of a run: the answer is not that run's".into()))?;
         let mut counts = CaseCounts::default();
         counts[CaseOutcome::Passed.index()] = summary.pass_count.count();
         counts[CaseOutcome::Failed.index()] = summary.fail_count.count();
@@ -497,6 +502,10 @@ impl SamplePlatform {
         self.reading.rows.extend(rows.into_iter().flatten());
         if more {
             return Ok(false);
+        }
+        if self.reading.pager.skipped() > 0 && !self.last_try(id) {
+            // A row that could not be served now may be served later; the run is counted once, with all its results.
+            return Ok(true);
         }
         let rows = std::mem::take(&mut self.reading.rows);
         let mut counts = CaseCounts::default();
@@ -664,7 +673,7 @@ impl SamplePlatform {
         };
         let done = enough || !more || self.reading.pages >= HISTORY_PAGES_MAX;
         if done && *why == Why::Results {
-            self.history_read(sample);
+            self.history_read(sample, self.reading.pager.skipped() > 0);
         } else if done {
             self.settled(why);
         }
@@ -739,9 +748,15 @@ impl SamplePlatform {
         since.min().is_none_or(|first| oldest <= first)
     }
 
-    fn history_read(&mut self, id: u64) {
+    fn history_read(&mut self, id: u64, in_part: bool) {
         let (count, now) = (self.finished_count, self.now);
         if let Some(sample) = self.samples.get_mut(&id) {
+            if in_part && sample.tries < TRIES_MAX {
+                sample.tries += 1;
+                sample.not_before = Some(now + HISTORY_PAUSE);
+                return;
+            }
+            sample.tries = 0;
             sample.read_after = count;
             sample.refreshed = Some(now);
         }
@@ -823,15 +838,21 @@ impl SamplePlatform {
 
     /// The results of a run are asked for again later; after many tries the run is told without them.
     fn postpone(&mut self, id: RunId, learned: &mut Learned) {
-        let old = self
-            .runs
-            .get(id)
-            .is_some_and(|known| known.standing == Standing::Presumed);
-        if old || self.runs.postpone(id, self.now) >= TRIES_MAX {
+        if self.last_try(id) {
             self.tell_run(id, None, learned);
         }
         let why = format!("the results of run {id} are not to be had");
         learned.notices.push(Notice::RowSkipped { endpoint: RESULTS, why });
+    }
+
+    /// Puts the results of a run off, unless that was done often enough. What finished before the first meeting is not
+    /// worth a second try.
+    fn last_try(&mut self, id: RunId) -> bool {
+        let old = self
+            .runs
+            .get(id)
+            .is_some_and(|known| known.standing == Standing::Presumed);
+        old || self.runs.postpone(id, self.now) >= TRIES_MAX
     }
 
     /// After every answer: what it means for the round.
@@ -929,7 +950,7 @@ impl Source for SamplePlatform {
     }
 
     fn progress(&self) -> Progress {
-        let due = self.by_history().then(|| self.samples_due()).unwrap_or_default();
+        let due = if self.by_history() { self.samples_due() } else { vec![] };
         let oldest = due
             .iter()
             .filter_map(|id| self.samples.get(id).and_then(|sample| sample.refreshed))

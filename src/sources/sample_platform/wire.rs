@@ -44,6 +44,7 @@ pub(super) struct RunRow {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Summary {
+    pub(super) run_id: Text,
     pub(super) pass_count: Number,
     pub(super) fail_count: Number,
     pub(super) skipped_count: Number,

@@ -1,0 +1,178 @@
+//! What a scrape is made of: the snapshot's exposition, shared, and behind it our own health, read anew.
+//! Never renders a snapshot, never knows who asks.
+
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::metrics::own::Own;
+use crate::metrics::render::Rendered;
+use crate::metrics::text::Format;
+
+/// Our own health is read anew for each scrape, but not more often than this: reading it takes longer than all the rest of
+/// a scrape, and nobody can tell the difference but who scrapes in a loop.
+const OWN_HEALTH_AGE_MAX: SignedDuration = SignedDuration::from_secs(1);
+
+/// Below this, compressing saves less than its own header and a packet.
+const GZIP_BYTES_MIN: u64 = 1024;
+
+/// Up to here body and end are joined, once for all scrapes of that second: one write instead of two is a third of the cost
+/// of a small scrape.
+const JOINED_BYTES_MAX: u64 = 64 * 1024;
+
+/// A whole exposition: the body, then the end.
+#[derive(Debug, Clone)]
+pub struct Complete {
+    /// What all scrapes of this snapshot share.
+    pub body: Arc<[Bytes]>,
+    /// What comes behind it.
+    pub end: Bytes,
+    /// Whether the two are one gzip member.
+    pub gzipped: bool,
+}
+
+/// Completes expositions with our own health.
+pub struct Ends {
+    own: Own,
+    /// The last ones, by format.
+    kept: [ArcSwapOption<End>; Format::ALL.len()],
+}
+
+struct End {
+    /// A compressed end fits one exposition only. Weak, because nobody may ever scrape in this format again.
+    of: Weak<Rendered>,
+    at: Timestamp,
+    text_bytes: u64,
+    plain: Complete,
+    gzipped: Complete,
+}
+
+impl End {
+    fn serves(&self, rendered: &Arc<Rendered>, now: Timestamp) -> bool {
+        let age = now.duration_since(self.at);
+        std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(rendered)) && !age.is_negative() && age < OWN_HEALTH_AGE_MAX
+    }
+}
+
+impl Ends {
+    /// For scrapes that end with this.
+    #[must_use]
+    pub fn new(own: Own) -> Self {
+        Self {
+            own,
+            kept: Default::default(),
+        }
+    }
+
+    /// The exposition of a snapshot, compressed if that is wanted and worth it.
+    #[must_use]
+    pub fn complete(&self, rendered: &Arc<Rendered>, format: Format, gzip: bool, now: Timestamp) -> Complete {
+        let end = self.end(rendered, format, now);
+        if gzip && rendered.exposition(format).text_bytes() + end.text_bytes >= GZIP_BYTES_MIN {
+            end.gzipped.clone()
+        } else {
+            end.plain.clone()
+        }
+    }
+
+    fn end(&self, rendered: &Arc<Rendered>, format: Format, now: Timestamp) -> Arc<End> {
+        let kept = &self.kept[format as usize];
+        if let Some(end) = kept.load_full().filter(|end| end.serves(rendered, now)) {
+            return end;
+        }
+        let exposition = rendered.exposition(format);
+        let text = exposition.text_end(&self.own.render(now, format));
+        let end = Arc::new(End {
+            of: Arc::downgrade(rendered),
+            at: now,
+            text_bytes: text.len() as u64,
+            gzipped: joined(exposition.packed(), exposition.packed_end(&text), true),
+            plain: joined(exposition.texts(), text, false),
+        });
+        kept.store(Some(Arc::clone(&end)));
+        end
+    }
+}
+
+fn joined(body: &Arc<[Bytes]>, end: Bytes, gzipped: bool) -> Complete {
+    let bytes: u64 = body.iter().chain([&end]).map(|piece| piece.len() as u64).sum();
+    let (body, end) = if bytes <= JOINED_BYTES_MAX {
+        (Arc::default(), [&body.concat()[..], &end].concat().into())
+    } else {
+        (Arc::clone(body), end)
+    };
+    Complete { body, end, gzipped }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::metrics::own::BuildInfo;
+    use crate::metrics::render::render;
+    use crate::store::Snapshot;
+
+    fn at(millisecond: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_795_300_000_000 + millisecond).unwrap()
+    }
+
+    fn ends() -> (Ends, Own) {
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
+        };
+        let own = Own::new(build).unwrap();
+        (Ends::new(own.clone()), own)
+    }
+
+    fn text(complete: &Complete) -> String {
+        let bytes = [&complete.body.concat()[..], &complete.end].concat();
+        let mut text = String::new();
+        if complete.gzipped {
+            flate2::read::GzDecoder::new(&bytes[..])
+                .read_to_string(&mut text)
+                .unwrap();
+        } else {
+            text = String::from_utf8(bytes).unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn both_encodings_of_a_scrape_have_the_same_text() {
+        let (ends, _) = ends();
+        let rendered = Arc::new(render(&Snapshot::default()));
+        for format in Format::ALL {
+            let plain = ends.complete(&rendered, format, false, at(0));
+            let packed = ends.complete(&rendered, format, true, at(0));
+            assert!(packed.gzipped && !plain.gzipped);
+            assert_eq!(text(&plain), text(&packed));
+            assert!(text(&plain).ends_with(format.end()));
+        }
+    }
+
+    #[test]
+    fn our_own_health_is_at_most_a_second_old_and_of_the_same_snapshot() {
+        let (ends, own) = ends();
+        let shows = |rendered: &Arc<Rendered>, now| {
+            let text = text(&ends.complete(rendered, Format::Text, true, now));
+            text.contains("\ntestrun_exporter_config_last_reload_successful 1\n")
+        };
+        let rendered = Arc::new(render(&Snapshot::default()));
+        assert!(!shows(&rendered, at(0)));
+        own.config_loaded(at(0), true);
+        assert!(!shows(&rendered, at(999)), "it is kept");
+        assert!(
+            shows(&Arc::new(render(&Snapshot::default())), at(999)),
+            "another snapshot"
+        );
+        own.config_loaded(at(0), false);
+        assert!(!shows(&rendered, at(1000)));
+        own.config_loaded(at(0), true);
+        assert!(shows(&rendered, at(-5000)), "the clock was set back");
+    }
+}

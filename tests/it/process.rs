@@ -1,0 +1,218 @@
+//! The process as an operator meets it: commands, exit codes, signals.
+
+use std::time::Duration;
+
+use testrun_exporter::simulate::{Fault, FaultPlan};
+use testrun_exporter::sources::Kind;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Exporter, Files, Process, Samples, Upstream, get, output, program, wait_for};
+
+/// A stop takes no longer, whatever upstream and clients are doing. The second is for a busy machine.
+const STOP_MAX: Duration = Duration::from_secs(5 + 1);
+
+/// The daemon in the middle of a request that is never answered and would be waited for a long time.
+async fn stalled() -> (Upstream, Exporter) {
+    let upstream = Upstream::quiet(Kind::Empirical, "token").await;
+    upstream
+        .platform()
+        .set_faults(FaultPlan::random(1.0, vec![Fault::Stall]));
+    let files = Files::new(&[upstream.source("it", "token: token", "    request_timeout: 10m\n")]);
+    let exporter = Exporter::start(&files).await;
+    wait_for("the first request", async || (upstream.requests() > 0).then_some(())).await;
+    (upstream, exporter)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_and_sigint_stop_it_well_and_soon_while_upstream_stalls() {
+    for signal in ["TERM", "INT"] {
+        let (_upstream, mut exporter) = stalled().await;
+        exporter.process.signal(signal);
+        let status = exporter.process.ended(STOP_MAX).await;
+        assert_eq!(status.code(), Some(0), "after SIG{signal}");
+        let log = exporter.process.log();
+        assert!(
+            log.contains(&format!("signal=SIG{signal}")) && log.contains("msg=stopped"),
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_finishes_its_request_does_not_delay_the_stop() {
+    let (_upstream, mut exporter) = stalled().await;
+    let mut client = TcpStream::connect(exporter.address).await.unwrap();
+    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").await.unwrap();
+    exporter.scrape().await;
+    exporter.process.signal("TERM");
+    let status = exporter.process.ended(STOP_MAX).await;
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_stops_it_at_once() {
+    let (_upstream, mut exporter) = stalled().await;
+    let mut client = TcpStream::connect(exporter.address).await.unwrap();
+    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").await.unwrap();
+    exporter.scrape().await;
+    exporter.process.signal("TERM");
+    exporter.wait_for_log("signal=SIGTERM").await;
+    assert!(exporter.process.is_running(), "it gives the client some time");
+    exporter.process.signal("TERM");
+    // Far less than the time that the client would have.
+    let status = exporter.process.ended(Duration::from_secs(2)).await;
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_does_not_end_it() {
+    let upstream = Upstream::quiet(Kind::SamplePlatform, "token").await;
+    let files = Files::new(&[upstream.source("it", "token: token", "")]);
+    let mut exporter = Exporter::start(&files).await;
+    exporter.rounds("it", "success", 1).await;
+    exporter.process.signal("HUP");
+    exporter.wait_for_log("SIGHUP").await;
+    exporter.rounds("it", "success", 2).await;
+    assert!(exporter.process.is_running());
+}
+
+#[tokio::test]
+async fn check_config_says_what_each_source_is() {
+    let upstream = Upstream::quiet(Kind::Empirical, "token").await;
+    let files = Files::new(&[upstream.source("shop", "token: token", "")]);
+    let ended = output(program(&["check-config", &files.config()])).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let expected = format!("shop: empirical at {}", upstream.base_url());
+    assert!(ended.stdout.starts_with(&expected), "{}", ended.stdout);
+    assert_eq!(ended.stdout.lines().count(), 1);
+    assert_eq!(ended.stderr, "");
+    assert_eq!(upstream.requests(), 0, "nobody was asked");
+}
+
+#[tokio::test]
+async fn every_problem_of_a_configuration_is_one_line_with_its_file_and_path() {
+    let files = Files::new(&[]);
+    let sources = "  shop: { kind: empirical, base_url: 'https://api.empirical.run', token: x, polling: 60s }\n  \
+                   media: { kind: sample_platform, base_url: 'http://example.com', token: x, lookback: 1s }\n";
+    files.write("config.yaml", &format!("sources:\n{sources}"));
+    for command in ["check-config", "run", "once"] {
+        let ended = output(program(&[command, &files.config()])).await;
+        assert_eq!(ended.code, Some(2), "{command}: {}", ended.stderr);
+        let file = files.path("config.yaml").display().to_string();
+        for path in [
+            "sources.shop.polling",
+            "sources.media.base_url",
+            "sources.media.lookback",
+        ] {
+            let of_path: Vec<_> = ended.stderr.lines().filter(|line| line.contains(path)).collect();
+            assert_eq!(of_path.len(), 1, "{command}, {path}: {}", ended.stderr);
+            assert!(of_path[0].contains(&file), "{}", of_path[0]);
+        }
+        assert_eq!(ended.stdout, "", "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_command_line_ends_with_2_and_a_question_with_0() {
+    let missing = ["--config.file", "/nonexistent/config.yaml"];
+    let wrong: [(&[&str], &str); 5] = [
+        (&["--config.fil=x"], "--config.fil"),
+        (&["poll"], "poll"),
+        (&["simulate", "--seed=x"], "--seed"),
+        (&["run"], "--config.file"),
+        (&missing, "/nonexistent/config.yaml"),
+    ];
+    for (arguments, named) in wrong {
+        let ended = output(program(arguments)).await;
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(named), "{arguments:?}: {}", ended.stderr);
+    }
+    for question in ["--help", "--version"] {
+        let ended = output(program(&[question])).await;
+        assert_eq!(ended.code, Some(0), "{question}");
+        assert!(ended.stdout.contains(env!("CARGO_PKG_VERSION")) || question == "--help");
+    }
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_and_ends_it_with_1() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let upstream = Upstream::quiet(Kind::Empirical, "token").await;
+    let files = Files::new(&[upstream.source("it", "token: token", "")]);
+    let listen = format!("--web.listen-address={address}");
+    for arguments in [vec!["run", &files.config(), &listen], vec!["demo", &listen]] {
+        let ended = output(program(&arguments)).await;
+        assert_eq!(ended.code, Some(1), "{arguments:?}: {}", ended.stderr);
+        let words = format!("listening on {address}: Address already in use");
+        assert!(ended.stderr.contains(&words), "{}", ended.stderr);
+    }
+    assert_eq!(upstream.requests(), 0, "nobody was asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_says_where_to_look_and_two_platforms_are_there() {
+    let demo = Exporter::start_with(program(&["demo", "--web.listen-address=127.0.0.1:0"])).await;
+    let base = format!("http://{}", demo.address);
+    let said = wait_for("where to look", async || {
+        let said = demo.process.stdout();
+        said.contains("Ctrl-C").then_some(said)
+    })
+    .await;
+    for words in [format!("metrics  {base}/metrics"), format!("status   {base}/\n")] {
+        assert!(said.contains(&words), "{words:?} in {said}");
+    }
+    let samples = demo
+        .wait_until("both platforms are up", |samples| {
+            ["empirical", "sample_platform"]
+                .iter()
+                .all(|source| samples.up(source) == Some(1.0))
+        })
+        .await;
+    for source in ["empirical", "sample_platform"] {
+        assert!(samples.of("testrun_runs_total", &[("source", source)]).count() > 0);
+    }
+    assert_eq!(demo.get("/-/ready").await.status, 200);
+    let page = demo.get("/").await;
+    assert!(
+        page.body.contains("sample_platform") && page.body.contains("/metrics"),
+        "{}",
+        page.body
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_simulated_platforms_alone_can_be_read_with_what_they_print() {
+    let mut simulated = Process::start(program(&["simulate", "--listen=127.0.0.1:0", "--seed=3"]));
+    let said = wait_for("the simulated platforms", async || {
+        let said = simulated.stdout();
+        said.contains("Ctrl-C").then_some(said)
+    })
+    .await;
+    let values = |key: &str| -> Vec<String> {
+        let lines = said.lines().filter_map(|line| line.trim().strip_prefix(key));
+        lines.map(|value| value.trim().to_owned()).collect()
+    };
+    let (urls, tokens) = (values("base_url:"), values("token:"));
+    let source = |name: &str, kind: Kind, index: usize| {
+        let (kind, url, token) = (kind.label(), &urls[index], &tokens[index]);
+        format!("  {name}: {{ kind: {kind}, base_url: '{url}', token: '{token}' }}\n")
+    };
+    let files = Files::new(&[source("a", Kind::Empirical, 0), source("b", Kind::SamplePlatform, 1)]);
+    let ended = output(program(&["once", &files.config()])).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let samples = Samples::parse(&ended.stdout);
+    assert_eq!((samples.up("a"), samples.up("b")), (Some(1.0), Some(1.0)));
+
+    let truths = values("truth:");
+    for truth in &truths {
+        let (address, path) = truth.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let page = get(address.parse().unwrap(), &format!("/{path}")).await;
+        let truth: serde_json::Value = serde_json::from_str(&page.body).unwrap();
+        assert_eq!(truth["violations"], serde_json::json!([]), "{truth}");
+    }
+    assert_eq!(truths.len(), 2);
+    simulated.signal("TERM");
+    assert_eq!(simulated.ended(STOP_MAX).await.code(), Some(0));
+}
