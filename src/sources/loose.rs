@@ -15,6 +15,9 @@ use crate::model::Name;
 /// No text from upstream is kept longer than this; names of tests are input that nobody checks.
 const TEXT_CHARS_MAX: usize = 512;
 
+/// No answer that means well has more rows: a run of 100,000 cases. A row costs far more in memory than on the wire.
+const ROWS_MAX: usize = 100_000;
+
 /// Milliseconds of 2000-01-01 and 2100-01-01: an epoch outside of these is not a time but a mistake.
 const EPOCH_MS: std::ops::Range<i64> = 946_684_800_000..4_102_444_800_000;
 
@@ -239,6 +242,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for RowsVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut rows = Vec::new();
         while let Some(Object(row)) = seq.next_element::<Object<T>>()? {
+            if rows.len() == ROWS_MAX {
+                return Err(serde::de::Error::custom("too many rows"));
+            }
             rows.push(row);
         }
         Ok(Rows(Some(rows)))
@@ -291,6 +297,22 @@ impl<'de> Deserialize<'de> for Texts {
                     texts.extend(text);
                 }
                 Ok(Texts(texts))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Texts::default())
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Texts, E> {
+                Ok(Texts::default())
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Texts, E> {
+                Ok(Texts::default())
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Texts, E> {
+                Ok(Texts::default())
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Texts, E> {
+                Ok(Texts::default())
             }
             fn visit_unit<E>(self) -> Result<Texts, E> {
                 Ok(Texts::default())
@@ -369,6 +391,16 @@ mod tests {
         assert!(sample(r#"{"rows":{"a":1}}"#).rows.0.is_none());
         assert!(sample(r#"{"inner":[1,2]}"#).inner.0.is_none());
         assert_eq!(sample(r#"{"tags":["a",null,3,{"x":1}]}"#).tags.0, ["a", "3"]);
+        for odd in ["5", "-5", "0.5", "true", "{\"a\":[1]}", "null"] {
+            assert!(sample(&format!(r#"{{"tags":{odd}}}"#)).tags.0.is_empty(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn more_rows_than_any_answer_has_are_refused_before_they_fill_the_memory() {
+        let rows = |count: usize| format!(r#"{{"rows":[{}]}}"#, vec!["{}"; count].join(","));
+        assert!(read::<Sample>("test", rows(ROWS_MAX).as_bytes()).is_ok());
+        assert!(read::<Sample>("test", rows(ROWS_MAX + 1).as_bytes()).is_err());
     }
 
     #[test]

@@ -370,6 +370,64 @@ fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_
 }
 
 #[test]
+fn a_run_that_was_cancelled_before_anything_ran_has_no_results_to_ask_for() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.runs.insert(2, ("cancelled", 6));
+    let mut requests = Vec::new();
+    for minute in 0..60 {
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_at(&mut source, at, 1000, &mut |request| {
+            let mut reply = shop.answer(request)?;
+            if request.path() == "/api/test-runs/2" {
+                let body = &mut reply["data"]["test_run"];
+                body["flattenedSummaryDetails"] = json!([]);
+                for count in ["success_count", "failed_count", "total_count"] {
+                    body["testRun"][count] = 0.into();
+                }
+            }
+            Ok(reply)
+        });
+        requests.extend(said.requests.into_iter().skip(1));
+    }
+    assert_eq!(requests, ["GET /api/test-runs/2"]);
+}
+
+#[test]
+fn details_that_are_never_to_be_had_neither_fail_the_rounds_nor_lose_the_run() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.runs.extend([
+        (2, ("ended", 6)),
+        (3, ("started", 5)),
+        (4, ("started", 5)),
+        (5, ("started", 5)),
+    ]);
+    let (mut told, mut details) = (Vec::new(), 0);
+    for minute in 0..600 {
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_at(&mut source, at, 1000, &mut |request| {
+            if request.endpoint() == "/api/test-runs/{id}" {
+                details += 1;
+                return Err(Rejection::Status(500));
+            }
+            shop.answer(request)
+        });
+        assert_eq!(said.failure, None, "minute {minute}: {:?}", said.requests);
+        assert_eq!(said.active().len(), 3, "minute {minute}: {:?}", said.requests);
+        told.extend(said.runs().iter().map(|run| (run.id, run.outcome)));
+    }
+    assert_eq!(
+        told,
+        [(2, RunOutcome::Failed)],
+        "at last its row in the list is all that is known of it"
+    );
+    assert!(details < 20, "{details} requests for details that were never served");
+}
+
+#[test]
 fn a_run_that_does_not_name_its_environment_is_told_when_the_analytics_do() {
     let mut shop = Shop::new(&[(1, "ended", 500), (2, "ended", 400)]);
     let mut source = empirical();
@@ -816,6 +874,44 @@ fn one_poisoned_row_is_left_out_and_costs_nothing_in_later_rounds() {
     );
     let idle = round(&mut source, &mut poisoned);
     assert_eq!(idle.requests, ["GET /runs?limit=5&offset=0"]);
+}
+
+#[test]
+fn open_runs_behind_the_first_page_are_told_by_two_lists() {
+    let mut runs: Vec<_> = (1..=10).map(|id| (id, "running", 90, Vec::new())).collect();
+    runs.extend((11..=80).map(|id| (id, "pass", 80, vec![(1, "pass")])));
+    let answer = platform(runs);
+    let mut source = sample_platform(Discovery::Runs);
+    let mut filtered = |request: &Request| {
+        let mut reply = answer(request)?;
+        if let Some((_, status)) = request.query().iter().find(|(key, _)| *key == "status") {
+            let all = Request::get(
+                "/runs",
+                "/runs".into(),
+                vec![("limit", "100".into()), ("offset", "0".into())],
+            );
+            let rows: Vec<Value> = answer(&all)?["data"].as_array().unwrap().clone();
+            reply = page(
+                &rows
+                    .into_iter()
+                    .filter(|row| row["status"] == **status)
+                    .collect::<Vec<_>>(),
+            );
+        }
+        Ok(reply)
+    };
+    round(&mut source, &mut filtered);
+    let idle = round(&mut source, &mut filtered);
+    let open = |status| format!("GET /runs?limit=100&offset=0&status={status}");
+    assert_eq!(
+        idle.requests,
+        [
+            "GET /runs?limit=50&offset=0".to_owned(),
+            open("queued"),
+            open("running")
+        ]
+    );
+    assert_eq!(idle.active().len(), 10);
 }
 
 #[test]

@@ -144,7 +144,9 @@ impl Runs {
                 return Admission::Same;
             }
             // Started again and finished between two rounds: nobody has seen it active.
-            known.counted &= known.run.ended.zip(run.ended).is_none_or(|(before, now)| before == now);
+            // Less than a second apart is the same end told in another precision.
+            let ends = known.run.ended.zip(run.ended);
+            known.counted &= ends.is_none_or(|(before, now)| now.duration_since(before).abs().as_secs() == 0);
             known.run = run;
             self.late_edits += 1;
             return Admission::Edited;

@@ -96,6 +96,17 @@ fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discovery, calm: b
             None => {}
         }
     }
+    for (key, row) in &groups {
+        let counted: u64 = row.runs.iter().chain(&row.cases).sum();
+        if counted > 0 && !truth.runs.contains_key(key) {
+            wrong.0.push(format!("{key:?} counts what never happened: {row:?}"));
+        }
+    }
+    for (key, row) in &rows {
+        if row.results.iter().sum::<u64>() > 0 && !truth.cases.contains_key(key) {
+            wrong.0.push(format!("{key:?} counts what never happened: {row:?}"));
+        }
+    }
     for (environment, errors) in &truth.errors {
         let got = source.run_errors.get(environment.as_str()).copied().unwrap_or_default();
         wrong.unless_equal(&format!("{environment} errors"), errors, &got);
@@ -169,6 +180,13 @@ impl Differences {
             expected.queue.seconds(),
             row.queue.sum,
         );
+        let seconds = row.last.as_ref().and_then(|run| run.duration_seconds);
+        let told = expected.last.and_then(|last| last.duration).zip(seconds);
+        if let Some((millis, seconds)) =
+            told.filter(|_| row.last.as_ref().map(|run| run.id) == expected.last.map(|last| last.id))
+        {
+            self.unless_close(&format!("{key:?} last duration"), millis as f64 / 1000.0, seconds);
+        }
         let last = row.last.as_ref().map(|run| (run.id, run.outcome));
         self.unless_equal(
             &format!("{key:?} last"),

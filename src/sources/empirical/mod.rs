@@ -42,6 +42,8 @@ const FIRST_DETAILS: usize = 3;
 const FORGIVEN_MAX: u32 = 3;
 /// Last passes asked for in one round: a slow cadence, there is one request for each case.
 const LAST_PASSES_PER_ROUND: u32 = 3;
+/// Details that were asked for so often in vain are given up.
+const DETAILS_TRIES_MAX: u32 = 8;
 /// How far back a last pass is looked for. The platform names no maximum.
 const LAST_PASS_DAYS: u64 = 365;
 /// The listings of cases are read anew at most so often, and only after a run has finished.
@@ -109,6 +111,8 @@ pub struct Empirical {
     candidates: BTreeSet<RunId>,
     /// Finished runs whose environment nobody has named yet: they are told when the analytics' id for it is understood.
     unnamed: BTreeSet<RunId>,
+    /// Open runs whose details the server could not serve.
+    detail_less: BTreeSet<RunId>,
     batch_size: usize,
     batch_size_max: usize,
     discovered: Option<Timestamp>,
@@ -122,8 +126,10 @@ pub struct Empirical {
     pager: Pager,
     pages: usize,
     classified: BTreeSet<RunId>,
+    listed: BTreeSet<RunId>,
     highest: Option<RunId>,
     last_state_list: BTreeSet<RunId>,
+    first_state_list: BTreeSet<RunId>,
     told_active: Option<Vec<ActiveRun>>,
     forgiven: u32,
     last_passes: u32,
@@ -146,6 +152,7 @@ impl Empirical {
             state_filter: true,
             candidates: BTreeSet::new(),
             unnamed: BTreeSet::new(),
+            detail_less: BTreeSet::new(),
             batch_size: batch,
             batch_size_max: batch,
             discovered: None,
@@ -158,8 +165,10 @@ impl Empirical {
             pager: Pager::new(PAGE),
             pages: 0,
             classified: BTreeSet::new(),
+            listed: BTreeSet::new(),
             highest: None,
             last_state_list: BTreeSet::new(),
+            first_state_list: BTreeSet::new(),
             told_active: None,
             forgiven: 0,
             last_passes: 0,
@@ -348,6 +357,7 @@ impl Empirical {
             return Some(id);
         }
         self.highest = self.highest.max(Some(id));
+        self.listed.insert(id);
         let before = self.runs.get(id).map(|known| known.run.clone());
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         let told = row.state.as_deref().map(told);
@@ -375,11 +385,14 @@ impl Empirical {
 
     /// The list is read down to what is known.
     fn walked(&mut self) {
-        let open = self.runs.unclassified(&self.classified).len();
-        let by_list = self.state_filter && (open > ONE_BY_ONE_MAX || !self.met && open > 0);
+        let open = self.runs.unclassified(&self.classified);
+        let blind = open.iter().any(|id| self.detail_less.contains(id));
+        let open = open.len();
+        let by_list = self.state_filter && (open > ONE_BY_ONE_MAX || open > 0 && (!self.met || blind));
         self.stage = if by_list { Stage::States(0) } else { Stage::Rest };
         self.pager = Pager::new(PAGE);
         self.last_state_list.clear();
+        self.first_state_list.clear();
     }
 
     // ---- the states of runs that are not finished -------------------------------------------------------------------
@@ -402,7 +415,8 @@ impl Empirical {
         let ids: BTreeSet<RunId> = rows.iter().flatten().filter_map(|row| row.id.id()).collect();
         // A server that ignores the filter answers every question alike. A few runs may really have moved on in between.
         let alike = ids.intersection(&self.last_state_list).count();
-        if !rows.iter().flatten().all(honest) || alike > 3.max(ids.len() / 2) {
+        let alike = alike > 1 && alike > ids.len() / 2 || alike > 0 && index > 1 && self.in_every_list(&ids);
+        if !rows.iter().flatten().all(honest) || alike {
             self.state_filter = false;
             self.classified.clear();
             self.stage = Stage::Rest;
@@ -418,6 +432,9 @@ impl Empirical {
             known.standing = Standing::Open(Some(state));
             self.classified.insert(id);
         }
+        if index == 0 {
+            self.first_state_list.extend(ids.iter().copied());
+        }
         self.last_state_list.extend(ids);
         self.pager.advance();
         if !full || self.pager.page() > PAGES_MAX {
@@ -428,6 +445,12 @@ impl Empirical {
             self.eliminate();
         }
         Ok(())
+    }
+
+    /// Whether some run is in all of the lists so far: nothing moves that fast.
+    fn in_every_list(&self, ids: &BTreeSet<RunId>) -> bool {
+        let pending_before = |id: &RunId| self.first_state_list.contains(id);
+        ids.iter().any(pending_before)
     }
 
     /// In none of the lists of active runs: finished.
@@ -574,9 +597,17 @@ impl Empirical {
                 listed.insert(id, case_outcome(row.status.as_deref()));
             }
         }
-        // Whether the details list every case or only those that did not pass is not documented: the counts tell.
-        let ran = [CaseOutcome::Passed, CaseOutcome::Failed].map(|outcome| run.counts[outcome.index()].unwrap_or(0));
-        let whole = seen > 0 && seen >= ran.iter().sum();
+        // Whether the details list every case or only those that did not pass is not documented: the counts tell. A run
+        // that says that nothing ran, as one that was cancelled while it waited, has no results to wait for.
+        let count = |outcome: CaseOutcome| run.counts[outcome.index()];
+        let ran = count(CaseOutcome::Passed)
+            .zip(count(CaseOutcome::Failed))
+            .map(|(passed, failed)| passed + failed);
+        let whole = match ran {
+            Some(0) => seen > 0 || count(CaseOutcome::Flaky).unwrap_or(0) == 0,
+            Some(ran) => seen >= ran,
+            None => seen > 0,
+        };
         let recent = run.ended.is_none_or(|ended| self.now.duration_since(ended) < RECENT);
         if self.candidates.remove(&run.id) && !recent {
             // It finished before the platform was met, long enough for the analytics to have it.
@@ -600,7 +631,7 @@ impl Empirical {
 
     fn accept_history(&mut self, batch: &Batch, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
         let history: wire::History = read("the history of cases", body)?;
-        let by_case = history.data.0.and_then(|data| data.history_by_test_case_id);
+        let by_case = history.data.0.and_then(|data| data.history_by_test_case_id.0);
         let by_case = by_case.ok_or_else(|| missing("the history of cases", "data.history_by_test_case_id"))?;
         let truncated = history.meta.0.unwrap_or_default().truncated_test_case_ids.0;
         let mut cut: BTreeMap<&str, Option<Timestamp>> = truncated.iter().map(|id| (id.as_str(), None)).collect();
@@ -788,14 +819,19 @@ impl Empirical {
             .data
             .0
             .and_then(|data| data.test_run.0)
-            .and_then(|body| body.test_run.0)
-            .unwrap_or_default();
+            .and_then(|body| body.test_run.0);
+        let row = row.filter(|row| row.id.id() == Some(id));
+        let row =
+            row.ok_or_else(|| Rejection::Unreadable("the details of a run: the answer is not that run".into()))?;
+        let known = self.runs.get(id).is_some();
         let run = self
             .runs
             .learn(id, &row, &self.settings, &mut learned.notices)
             .run
             .clone();
-        self.runs.remove(id);
+        if !known {
+            self.runs.remove(id);
+        }
         for pass in self.foreign.extract_if(.., |pass| pass.run == id) {
             learned.facts.push(Fact::LastPass {
                 case: pass.case,
@@ -824,18 +860,14 @@ impl Empirical {
                 self.stage = Stage::Rest;
                 Ok(())
             }
-            Ask::Details(id) if gone => {
+            Ask::Details(id) if gone && !self.listed.contains(id) => {
                 self.runs.remove(*id);
                 let why = format!("run {id} is gone");
                 learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
                 Ok(())
             }
-            Ask::Details(id) if self.forgive(&rejection) => {
-                self.classified.insert(*id);
-                self.candidates.remove(id);
-                self.runs.postpone(*id, self.now);
-                let why = format!("the details of run {id} are not to be had; they are asked for again later");
-                learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
+            Ask::Details(id) if gone || self.forgive(&rejection) => {
+                self.without_details(*id, learned);
                 Ok(())
             }
             Ask::History(batch) => self.shrink_batch(batch, rejection, learned),
@@ -866,6 +898,32 @@ impl Empirical {
                 Ok(())
             }
             _ => Err(rejection),
+        }
+    }
+
+    /// The details of a run are not to be had now. A finished run is asked for again, ever later, and at last told from
+    /// its row in the list; for an open one the filtered lists say whether it has finished.
+    fn without_details(&mut self, id: RunId, learned: &mut Learned) {
+        let why = format!("the details of run {id} are not to be had; they are asked for again later");
+        learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
+        self.candidates.remove(&id);
+        let open = self
+            .runs
+            .get(id)
+            .is_some_and(|known| matches!(known.standing, Standing::Open(_)));
+        if open {
+            let first = self.detail_less.insert(id);
+            if first && self.state_filter {
+                self.stage = Stage::States(0);
+                self.pager = Pager::new(PAGE);
+                self.last_state_list.clear();
+                self.first_state_list.clear();
+            } else {
+                self.classified.insert(id);
+            }
+        } else if self.runs.postpone(id, self.now) >= DETAILS_TRIES_MAX {
+            self.runs.set(id, Standing::Read);
+            self.tell_run(id, learned);
         }
     }
 
@@ -974,6 +1032,12 @@ impl Source for Empirical {
         self.pager = Pager::new(PAGE);
         self.pages = 0;
         self.classified.clear();
+        self.listed.clear();
+        self.detail_less.retain(|id| {
+            self.runs
+                .get(*id)
+                .is_some_and(|known| matches!(known.standing, Standing::Open(_)))
+        });
         self.told_active = None;
         self.forgiven = 0;
         self.last_passes = 0;

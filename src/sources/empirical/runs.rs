@@ -12,6 +12,9 @@ use crate::model::{
 };
 use crate::sources::{DurationUnit, Settings, loose};
 
+/// Runs that are remembered at the most, whatever a platform lists: 90 days of more than 500 a day.
+const RUNS_MAX: usize = 50_000;
+
 /// Finished runs are forgotten this long after the lookback: nothing upstream returns them any more.
 const RETENTION_MARGIN: SignedDuration = SignedDuration::from_hours(48);
 
@@ -333,10 +336,15 @@ impl Runs {
     }
 
     /// The details of a run that was to be read are not to be had now; they are tried again, ever later.
-    pub(super) fn postpone(&mut self, id: RunId, now: Timestamp) {
-        if let Some(Standing::Due { tries, not_before }) = self.known.get_mut(&id).map(|known| &mut known.standing) {
-            *tries = (*tries + 1).min(16);
-            *not_before = now + SignedDuration::from_mins(1 << (*tries - 1).min(10)).min(RETRY_MAX);
+    /// Gives how often that was so.
+    pub(super) fn postpone(&mut self, id: RunId, now: Timestamp) -> u32 {
+        match self.known.get_mut(&id).map(|known| &mut known.standing) {
+            Some(Standing::Due { tries, not_before }) => {
+                *tries = (*tries + 1).min(16);
+                *not_before = now + SignedDuration::from_mins(1 << (*tries - 1).min(10)).min(RETRY_MAX);
+                *tries
+            }
+            _ => 0,
         }
     }
 
@@ -355,6 +363,10 @@ impl Runs {
             !matches!(known.standing, Standing::Read | Standing::Presumed)
                 || known.run.created.or(known.run.ended).is_none_or(|time| time >= oldest)
         });
+        // Whatever a platform invents: the oldest leave.
+        while self.known.len() > RUNS_MAX {
+            self.known.pop_first();
+        }
     }
 }
 
@@ -374,7 +386,15 @@ fn merge(known: &mut Run, told: Run, row: &RunRow) {
     known.created = told.created.or(known.created);
     known.started = told.started.or(known.started);
     known.ended = told.ended.or(known.ended);
-    known.duration_seconds = told.duration_seconds.or(known.duration_seconds);
+    // The list tells `duration` without start and end; what start and end have shown stands.
+    let wall = known
+        .ended
+        .zip(known.started)
+        .map(|(end, start)| end.duration_since(start).as_secs_f64());
+    known.duration_seconds = wall
+        .filter(|wall| *wall >= 0.0)
+        .or(told.duration_seconds)
+        .or(known.duration_seconds);
     for (known, told) in known.counts.iter_mut().zip(told.counts) {
         *known = told.or(*known);
     }

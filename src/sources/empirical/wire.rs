@@ -108,7 +108,7 @@ pub(super) struct History {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct HistoryData {
-    pub(super) history_by_test_case_id: Option<BTreeMap<String, Rows<HistoryRow>>>,
+    pub(super) history_by_test_case_id: Histories,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -179,4 +179,36 @@ pub(super) struct ListedCase {
     pub(super) name: Text,
     pub(super) file_path: Text,
     pub(super) suites: Texts,
+}
+
+/// By case id. Nobody is asked for more than a batch of them.
+#[derive(Debug, Default)]
+pub(super) struct Histories(pub(super) Option<BTreeMap<String, Rows<HistoryRow>>>);
+
+const HISTORIES_MAX: usize = 1_000;
+
+impl<'de> Deserialize<'de> for Histories {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Histories;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("histories by case id")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Histories, A::Error> {
+                let mut histories = BTreeMap::new();
+                while let Some((id, rows)) = map.next_entry()? {
+                    if histories.len() == HISTORIES_MAX {
+                        return Err(serde::de::Error::custom("too many cases"));
+                    }
+                    histories.insert(id, rows);
+                }
+                Ok(Histories(Some(histories)))
+            }
+            fn visit_unit<E>(self) -> Result<Histories, E> {
+                Ok(Histories(None))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }

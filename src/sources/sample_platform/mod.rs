@@ -49,15 +49,23 @@ const DISCOVERY_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 /// A sample whose history the server cannot serve is left alone for so long.
 const HISTORY_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
+/// The statuses of open runs that the list can be filtered by, in the order in which a run goes through them.
+const OPEN_STATUSES: [&str; 2] = ["queued", "running"];
+
 /// The question that is out.
 #[derive(Debug, Clone, PartialEq)]
 enum Ask {
     List,
+    /// The open runs by status, one of [`OPEN_STATUSES`].
+    Open(usize),
     Details(RunId),
     Summary(RunId),
     Results(RunId),
     Samples,
-    History { sample: u64, why: Why },
+    History {
+        sample: u64,
+        why: Why,
+    },
 }
 
 /// Why a sample's history is read.
@@ -154,6 +162,7 @@ pub struct SamplePlatform {
     allowance: usize,
     walking: bool,
     seen: BTreeSet<RunId>,
+    status_lists: usize,
     highest: Option<RunId>,
     told_active: Option<Vec<ActiveRun>>,
     forgiven: u32,
@@ -191,6 +200,7 @@ impl SamplePlatform {
             allowance: 0,
             walking: true,
             seen: BTreeSet::new(),
+            status_lists: 0,
             highest: None,
             told_active: None,
             forgiven: 0,
@@ -220,8 +230,14 @@ impl SamplePlatform {
         if self.walking {
             return Some(Ask::List);
         }
-        if let Some(id) = self.runs.unseen(&self.seen) {
-            return Some(Ask::Details(id));
+        // Open runs behind the first page: two lists tell all of them, if asking one by one is not cheaper.
+        let unseen = self.runs.unseen(&self.seen);
+        if unseen.len() > OPEN_STATUSES.len() && self.status_lists < OPEN_STATUSES.len() {
+            self.reading = Reading::new(PAGE_MAX);
+            return Some(Ask::Open(self.status_lists));
+        }
+        if let Some(id) = unseen.first() {
+            return Some(Ask::Details(*id));
         }
         let due = self.runs.due(self.now);
         let samples = if self.by_history() { self.samples_due().len() } else { 0 };
@@ -353,6 +369,10 @@ impl SamplePlatform {
         let mut page = vec![("limit", limit), ("offset", offset)];
         match ask {
             Ask::List => Request::get(LIST, LIST.into(), page),
+            Ask::Open(status) => {
+                page.push(("status", OPEN_STATUSES[*status].into()));
+                Request::get(LIST, LIST.into(), page)
+            }
             Ask::Details(id) => Request::get(DETAILS, format!("/runs/{id}"), Vec::new()),
             Ask::Summary(id) => Request::get(SUMMARY, format!("/runs/{id}/summary"), Vec::new()),
             Ask::Results(id) => Request::get(RESULTS, format!("/runs/{id}/samples"), page),
@@ -429,6 +449,20 @@ impl SamplePlatform {
         Ok(())
     }
 
+    /// Says whether all open runs of this status have been told.
+    fn accept_open(&mut self, body: &[u8], learned: &mut Learned) -> Result<bool, Rejection> {
+        let (rows, more) = self.page::<wire::RunRow>("the list of open runs", body)?;
+        for row in rows.into_iter().flatten() {
+            if let Some(id) = row.run_id.id() {
+                self.accept_run(id, &row, learned);
+            }
+        }
+        if !more {
+            self.status_lists += 1;
+        }
+        Ok(!more)
+    }
+
     fn accept_run(&mut self, id: RunId, row: &wire::RunRow, learned: &mut Learned) {
         self.highest = self.highest.max(Some(id));
         self.seen.insert(id);
@@ -440,7 +474,7 @@ impl SamplePlatform {
 
     /// Every run is seen: what was finished before this moment is the baseline.
     fn meet(&mut self, learned: &mut Learned) {
-        if self.walking || self.runs.unseen(&self.seen).is_some() {
+        if self.walking || !self.runs.unseen(&self.seen).is_empty() {
             return;
         }
         self.runs.walked_to = self.highest.max(self.runs.walked_to);
@@ -516,8 +550,11 @@ impl SamplePlatform {
             .runs
             .get(id)
             .is_some_and(|known| known.standing == Standing::Presumed);
+        // There is no order in the server's query: a row may come on two pages.
+        let mut told = BTreeSet::new();
         let results: Vec<CaseResult> = rows
             .iter()
+            .filter(|row| told.insert(row.regression_test_id.id()) || row.regression_test_id.id().is_none())
             .filter_map(|row| self.accept_result(id, row, old, &mut counts, learned))
             .collect();
         self.tell_run(id, Some(counts), learned);
@@ -796,6 +833,10 @@ impl SamplePlatform {
         let gone = matches!(rejection, Rejection::Status(404 | 410));
         match ask {
             Ask::List if self.shrink(LIST, &rejection, learned) => Ok(false),
+            Ask::Open(_) if matches!(rejection, Rejection::Status(400..=499)) || self.forgive(&rejection) => {
+                self.status_lists = OPEN_STATUSES.len();
+                Ok(true)
+            }
             Ask::Results(_) if self.shrink(RESULTS, &rejection, learned) => Ok(false),
             Ask::History { .. } if self.shrink(HISTORY, &rejection, learned) => Ok(false),
             Ask::Samples if self.shrink(SAMPLES, &rejection, learned) => Ok(false),
@@ -907,6 +948,7 @@ impl Source for SamplePlatform {
         self.runs.prune(now, self.lookback());
         self.walking = true;
         self.seen.clear();
+        self.status_lists = 0;
         self.told_active = None;
         self.forgiven = 0;
         let size = if self.met { PAGE } else { PAGE_MAX };
@@ -929,6 +971,7 @@ impl Source for SamplePlatform {
         };
         let answered = match &ask {
             Ask::List => self.accept_list(body, &mut learned).map(|()| true),
+            Ask::Open(_) => self.accept_open(body, &mut learned),
             Ask::Details(id) => self.accept_details(*id, body, &mut learned).map(|()| true),
             Ask::Summary(id) => self.accept_summary(*id, body, &mut learned).map(|()| true),
             Ask::Results(id) => self.accept_results(*id, body, &mut learned),

@@ -12,6 +12,9 @@ use crate::model::{
 };
 use crate::sources::Settings;
 
+/// Runs that are remembered at the most, whatever a platform lists: 90 days of more than 500 a day.
+const RUNS_MAX: usize = 50_000;
+
 /// Finished runs are forgotten this long after the lookback.
 const RETENTION_MARGIN: SignedDuration = SignedDuration::from_hours(48);
 
@@ -174,13 +177,13 @@ impl Runs {
         (!same && known.standing == Standing::Presumed && met).then(|| known.run.clone())
     }
 
-    /// Open runs that this round's walk has not shown.
-    pub(super) fn unseen(&self, seen: &BTreeSet<RunId>) -> Option<RunId> {
+    /// Open runs that this round has not shown.
+    pub(super) fn unseen(&self, seen: &BTreeSet<RunId>) -> Vec<RunId> {
         let open = self
             .known
             .iter()
             .filter(|(_, known)| matches!(known.standing, Standing::Open(_)));
-        open.map(|(id, _)| *id).find(|id| !seen.contains(id))
+        open.map(|(id, _)| *id).filter(|id| !seen.contains(id)).collect()
     }
 
     /// The runs whose results are to be read now, in the order in which they were created.
@@ -242,5 +245,9 @@ impl Runs {
             // A run without any time cannot be told from a new one once it is forgotten: it stays.
             !matches!(known.standing, Standing::Read | Standing::Presumed) || time.is_none_or(|time| time >= oldest)
         });
+        // Whatever a platform invents: the oldest leave.
+        while self.known.len() > RUNS_MAX {
+            self.known.pop_first();
+        }
     }
 }
