@@ -2,10 +2,12 @@
 //! wall clock and of entropy. Never decides anything that a room could decide.
 
 mod demo;
-mod publish;
+pub mod keep;
+pub mod publish;
 mod view;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::keep::Keeper;
 use self::publish::{Publication, Publisher};
 use self::view::{AppView, SourceView};
 use crate::cli::{REVISION, RUSTC_VERSION};
@@ -31,8 +34,9 @@ use crate::model::{ActiveState, ErrorCode, Notice, RoundResult};
 use crate::poll::{self, Message, Observer, Poller, Wall, budget, retry};
 use crate::sources::empirical::Empirical;
 use crate::sources::sample_platform::SamplePlatform;
-use crate::sources::{Kind, Progress};
+use crate::sources::{Kind, MemoryError, Progress};
 use crate::status::{Shared, SourceStatus};
+use crate::store::ledger::{Directory, Identity, Ledger};
 use crate::store::{Limits, SourceSpec, Store};
 use crate::transport::http::HttpTransport;
 use crate::web;
@@ -81,6 +85,11 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
 /// The daemon on a listener, until a signal or `shutdown`.
 async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let mut parts = Parts::of(&config)?;
+    let mut store = Store::new(parts.specs.clone(), config.series_budget);
+    let keeper = match &config.state.directory {
+        Some(directory) => Some(parts.recover(directory, &config, &mut store)?),
+        None => None,
+    };
     let healthy = Arc::new(AtomicBool::new(true));
     let publication = Arc::new(Publication::default());
     let pollers = TaskTracker::new();
@@ -98,8 +107,14 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     }
     drop(sender);
     let publisher = Publisher {
-        store: Store::new(parts.specs, config.series_budget),
+        store,
+        keeper,
         owns: parts.owns,
+        lookback: config
+            .sources
+            .iter()
+            .map(|source| span(source.source.lookback))
+            .collect(),
         stale_after: config
             .sources
             .iter()
@@ -107,8 +122,9 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
             .collect(),
         publication: Arc::clone(&publication),
         renderer: Arc::default(),
-        wall,
+        wall: Arc::new(wall),
     };
+    let publisher = publisher.reopened().await;
     let publisher = tokio::spawn(publisher.run(updates));
     let view = AppView {
         publication,
@@ -181,7 +197,8 @@ async fn signals() -> anyhow::Result<()> {
     }
 }
 
-/// One complete round of each source, then the exposition on standard output.
+/// One complete round of each source, then the exposition on standard output. It keeps nothing and reads no ledger: it must
+/// neither disturb a daemon on the same configuration nor count what that daemon counts.
 ///
 /// # Errors
 /// It cannot start, or its output is closed.
@@ -201,7 +218,7 @@ pub async fn once(config: Config) -> anyhow::Result<ExitCode> {
     drop(sender);
     let mut store = Store::new(parts.specs, config.series_budget);
     let mut snapshot = None;
-    while let Some(Message { source, update }) = updates.recv().await {
+    while let Some(Message { source, update, .. }) = updates.recv().await {
         snapshot = store.update(source, update, wall(), 0).or(snapshot);
     }
     let mut failed = false;
@@ -249,6 +266,35 @@ impl Parts {
                 .with_context(|| format!("source {}", source.name))?;
         }
         Ok(parts)
+    }
+
+    /// Takes the ledger's directory and puts every source where a former process left it. The files of sources that are no
+    /// longer configured stay where they are: such a source may come back.
+    fn recover(&mut self, directory: &Path, config: &Config, store: &mut Store) -> anyhow::Result<Keeper> {
+        let mut keeper = Keeper::new(Ledger::new(Directory::take(directory)?), self.own.ledger());
+        for (index, source) in config.sources.iter().enumerate() {
+            let identity = Identity {
+                name: source.name.to_string(),
+                kind: source.source.kind.label(),
+                base_url: source.transport.base_url.to_string(),
+            };
+            let poller = &mut self.pollers[index];
+            poller.keep_memory();
+            let as_of = keeper
+                .recover(identity, store, |memory| poller.restore(memory), wall())
+                .with_context(|| {
+                    format!(
+                        "state.directory {}: reading what is kept of {}",
+                        directory.display(),
+                        source.name
+                    )
+                })?;
+            if let Some(as_of) = as_of {
+                self.owns[index].restored(as_of);
+                self.views[index].restored(as_of);
+            }
+        }
+        Ok(keeper)
     }
 
     fn add(&mut self, index: usize, source: &SourceConfig) -> anyhow::Result<()> {
@@ -320,6 +366,20 @@ enum AnyPoller {
 }
 
 impl AnyPoller {
+    fn keep_memory(&mut self) {
+        match self {
+            Self::Empirical(poller) => poller.keep_memory(),
+            Self::SamplePlatform(poller) => poller.keep_memory(),
+        }
+    }
+
+    fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError> {
+        match self {
+            Self::Empirical(poller) => poller.restore(memory),
+            Self::SamplePlatform(poller) => poller.restore(memory),
+        }
+    }
+
     async fn run(self, updates: mpsc::Sender<Message>, shutdown: CancellationToken) {
         match self {
             Self::Empirical(poller) => drop(poller.run(updates, shutdown).await),

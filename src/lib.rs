@@ -22,6 +22,7 @@ pub mod config;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+mod packed;
 pub mod poll;
 pub mod simulate;
 pub mod sources;

@@ -121,7 +121,8 @@ fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::R
         .enable_all()
         .build()?;
     let result = runtime.block_on(future);
-    // A name that is being resolved occupies a thread that nothing can interrupt. The exit does not wait for it.
+    // A name that is being resolved, or a disk that hangs, occupies a thread that nothing can interrupt. The exit does not
+    // wait for it: whatever is being written, what was written before is whole.
     runtime.shutdown_background();
     result
 }

@@ -1,9 +1,10 @@
 //! Our own words for what the platforms tell us: runs, case results, outcomes, facts.
-//! Never a wire format, a metric name, a clock or an I/O type; imports std and the time type only.
+//! Never a wire format, a metric name, a clock or an I/O type; imports std, the time type and serde only.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A short text that many facts share: an environment's slug, a branch label, a case id.
 pub type Name = Arc<str>;
@@ -17,7 +18,7 @@ pub const OTHER: &str = "__other__";
 macro_rules! closed_set {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name { $($(#[$vdoc])* $variant,)+ }
 
         impl $name {
@@ -142,7 +143,7 @@ impl CaseOutcome {
 }
 
 /// What runs are grouped by: every count and every gauge of runs belongs to one group.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Group {
     /// Empirical's environment slug, Sample Platform's platform. Empty where upstream names none.
     pub environment: Name,
@@ -154,7 +155,7 @@ pub struct Group {
 pub type CaseCounts = [Option<u64>; CaseOutcome::COUNT];
 
 /// A finished run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Its identity within the source.
     pub id: RunId,
@@ -165,10 +166,13 @@ pub struct Run {
     /// Why, if it ended in an error.
     pub error_code: Option<ErrorCode>,
     /// When it was created.
+    #[serde(with = "crate::packed")]
     pub created: Option<Timestamp>,
     /// When it began to execute.
+    #[serde(with = "crate::packed")]
     pub started: Option<Timestamp>,
     /// When it ended.
+    #[serde(with = "crate::packed")]
     pub ended: Option<Timestamp>,
     /// Seconds of execution; from start and end where both are known.
     pub duration_seconds: Option<f64>,
@@ -199,7 +203,7 @@ impl Run {
 }
 
 /// A run that has not finished.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveRun {
     /// Its identity within the source.
     pub id: RunId,
@@ -210,7 +214,7 @@ pub struct ActiveRun {
 }
 
 /// One case's result in one finished run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseResult {
     /// The run that it belongs to.
     pub run: RunId,
@@ -219,6 +223,7 @@ pub struct CaseResult {
     /// How it went.
     pub outcome: CaseOutcome,
     /// When the case was executed, if upstream tells.
+    #[serde(with = "crate::packed")]
     pub executed: Option<Timestamp>,
     /// Seconds, all attempts together.
     pub duration_seconds: Option<f64>,
@@ -229,7 +234,7 @@ pub struct CaseResult {
 }
 
 /// The text of a case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseInfo {
     /// The case.
     pub case: Name,

@@ -8,14 +8,16 @@ use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
+use super::keep::{self, Keeper};
 use crate::metrics::own::SourceOwn;
 use crate::metrics::render::{Rendered, Renderer, render};
-use crate::poll::Message;
+use crate::poll::{Message, Wall};
 use crate::store::{Snapshot, SourceSnapshot, Store};
 
 /// What scrapes read, and how they tell that they have read it.
-pub(super) struct Publication {
-    pub(super) rendered: ArcSwap<Rendered>,
+pub struct Publication {
+    /// The newest text.
+    pub rendered: ArcSwap<Rendered>,
     scraped: AtomicU64,
     was_scraped: Notify,
 }
@@ -32,31 +34,48 @@ impl Default for Publication {
 
 impl Publication {
     /// A scrape has taken this generation.
-    pub(super) fn scraped(&self, generation: u64) {
+    pub fn scraped(&self, generation: u64) {
         self.scraped.fetch_max(generation, Ordering::Relaxed);
         self.was_scraped.notify_one();
     }
 }
 
 /// The store and what its snapshots become.
-pub(super) struct Publisher {
-    pub(super) store: Store,
-    pub(super) owns: Vec<SourceOwn>,
+pub struct Publisher {
+    /// What is known.
+    pub store: Store,
+    /// What is kept of it on disk, if anything is.
+    pub keeper: Option<Keeper>,
+    /// By source: where its health is told.
+    pub owns: Vec<SourceOwn>,
     /// By source: how old its data may be before they are withdrawn.
-    pub(super) stale_after: Vec<SignedDuration>,
-    pub(super) publication: Arc<Publication>,
+    pub stale_after: Vec<SignedDuration>,
+    /// By source: how far back it is read.
+    pub lookback: Vec<SignedDuration>,
+    /// Where it is shown.
+    pub publication: Arc<Publication>,
     /// Keeps what it rendered last. Locked by one publication at a time, so never waited for.
-    pub(super) renderer: Arc<Mutex<Option<Renderer>>>,
-    pub(super) wall: fn() -> Timestamp,
+    pub renderer: Arc<Mutex<Option<Renderer>>>,
+    /// The calendar.
+    pub wall: Wall,
 }
 
 impl Publisher {
+    /// Publishes what was restored, before anything is asked.
+    pub async fn reopened(mut self) -> Self {
+        if let Some(snapshot) = self.store.reopen((self.wall)()) {
+            self.publish(snapshot).await;
+        }
+        self
+    }
+
     /// Until no poller is left.
-    pub(super) async fn run(mut self, mut updates: mpsc::Receiver<Message>) {
-        let mut newest = Arc::new(Snapshot::default());
+    pub async fn run(mut self, mut updates: mpsc::Receiver<Message>) {
+        let mut newest = self.store.newest();
         loop {
             let now = (self.wall)();
-            let wake = [self.store.next_release(), self.next_withdrawal(&newest, now)]
+            let retry = self.keeper.as_ref().and_then(Keeper::retry_at);
+            let wake = [self.store.next_release(), self.next_withdrawal(&newest, now), retry]
                 .into_iter()
                 .flatten()
                 .min();
@@ -64,28 +83,67 @@ impl Publisher {
             let held = self.store.next_release().is_some();
             let published = tokio::select! {
                 message = updates.recv() => match message {
-                    Some(Message { source, update }) => self.store.update(source, update, (self.wall)(), self.scraped()),
-                    None => return,
+                    Some(message) => self.take(message),
+                    None => break,
                 },
-                () = publication.was_scraped.notified(), if held => self.store.tick((self.wall)(), self.scraped()),
-                () = sleep_until(wake, now) => {
-                    let released = self.store.tick((self.wall)(), self.scraped());
-                    released.or_else(|| Some(Arc::clone(&newest)))
-                }
+                () = publication.was_scraped.notified(), if held => self.release(),
+                () = sleep_until(wake, now) => self.release().or_else(|| Some(Arc::clone(&newest))),
             };
             if let Some(snapshot) = published {
                 newest = Arc::clone(&snapshot);
                 self.publish(snapshot).await;
             }
         }
+        // What could not be written while it was running has a last chance.
+        if let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.retry_at().is_some()) {
+            keeper.write(&self.store, (self.wall)()).await;
+        }
+    }
+
+    /// What a poller says. The snapshot to publish, if a round has ended well.
+    fn take(&mut self, message: Message) -> Option<Arc<Snapshot>> {
+        let Message { source, update, memory } = message;
+        let now = (self.wall)();
+        let before = self.store.sources().get(source)?.as_of();
+        let snapshot = self.store.update(source, update, now, self.scraped())?;
+        if let Some(lost) = keep::lost(before, now, *self.lookback.get(source)?) {
+            let own = self.owns.get(source)?;
+            own.lost(lost.as_secs_f64());
+            tracing::error!(
+                source = own.name(),
+                from = %before,
+                seconds = lost.as_secs(),
+                "runs that finished in these seconds are older than the lookback: they are lost"
+            );
+        }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.round_ended(source, &self.store.sources()[source], memory);
+        }
+        Some(snapshot)
+    }
+
+    /// The snapshot that shows the counts behind zeros that were scraped, if there are any.
+    fn release(&mut self) -> Option<Arc<Snapshot>> {
+        let snapshot = self.store.tick((self.wall)(), self.scraped())?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.released(&self.store);
+        }
+        Some(snapshot)
     }
 
     fn scraped(&self) -> u64 {
         self.publication.scraped.load(Ordering::Relaxed)
     }
 
-    /// Renders away from the tasks that serve scrapes: a large snapshot takes a while.
-    async fn publish(&self, snapshot: Arc<Snapshot>) {
+    /// Persists, then publishes. Renders away from the tasks that serve scrapes: a large snapshot takes a while.
+    async fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        let snapshot = match &mut self.keeper {
+            Some(keeper) => {
+                keeper.write(&self.store, (self.wall)()).await;
+                Arc::new(keeper.shown(&snapshot))
+            }
+            None => snapshot,
+        };
         for source in &snapshot.sources {
             tell_projects(&self.owns, source);
         }

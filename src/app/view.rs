@@ -40,6 +40,11 @@ impl SourceView {
         }
     }
 
+    /// A former process has read the source at that time.
+    pub(super) fn restored(&self, as_of: Timestamp) {
+        self.status.change(|status| status.last_success = Some(as_of));
+    }
+
     fn row(&self, now: Timestamp) -> web::LandingRow {
         let Report { health, status } = self.status.report(now);
         let (level, words) = health_words(health);
@@ -181,7 +186,8 @@ impl web::View for AppView {
         let now = (self.wall)();
         self.sources
             .iter()
-            .all(|source| source.status.report(now).status.last_round.is_some())
+            .map(|source| source.status.report(now).status)
+            .all(|status| status.last_round.is_some() || status.last_success.is_some())
     }
 
     fn healthy(&self) -> bool {

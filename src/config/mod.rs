@@ -119,7 +119,7 @@ pub fn load(
     let reader = open(file, environment, overrides)?;
     let mut root = reader.root();
     let (web, log) = read_process(&mut root);
-    read_state(root.section("state"));
+    let state = read_state(root.section("state"));
     let series_budget = root.take("series_budget").and_then(|item| item.whole(&SERIES_BUDGET));
     let sources = read_sources(root.section("sources"));
     root.finish();
@@ -127,7 +127,7 @@ pub fn load(
     Ok(Config {
         web,
         log,
-        state: StateSettings::default(),
+        state,
         series_budget: usize::try_from(series_budget.unwrap_or(SERIES_BUDGET_DEFAULT)).unwrap_or(usize::MAX),
         sources,
     })
@@ -245,12 +245,11 @@ fn read_log(mut log: Section<'_>) -> logging::Settings {
     }
 }
 
-fn read_state(mut state: Section<'_>) {
-    state.refuse(
-        "directory",
-        "a ledger on disk is not supported by this build yet; expected null",
-    );
+/// Whether the directory can be used is found out when it is: `check-config` must not make it, and the daemon says so.
+fn read_state(mut state: Section<'_>) -> StateSettings {
+    let directory = state.take("directory").and_then(|item| item.file());
     state.finish();
+    StateSettings { directory }
 }
 
 /// A source that was read, and the token that it had at that moment.

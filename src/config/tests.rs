@@ -596,10 +596,6 @@ fn the_web_section_is_checked() {
         &beside("web: { enable_lifecycle: true }"),
         &["c.yaml: web.enable_lifecycle: POST /-/reload is not supported by this build yet; expected false"],
     );
-    check(
-        &beside("state: { directory: x }"),
-        &["c.yaml: state.directory: a ledger on disk is not supported by this build yet; expected null"],
-    );
 }
 
 #[test]
@@ -812,6 +808,25 @@ fn what_is_allowed_is_allowed() {
     let config = ok(&sample_platform("cases: { ids: ['7', 8] }"));
     assert_eq!(config.sources[0].source.cases.ids, ["7", "8"]);
     assert_eq!(config.sources[0].source.cases.discovery, Discovery::Runs);
+}
+
+#[test]
+fn the_ledgers_directory_starts_at_the_files_own_and_need_not_be_there_yet() {
+    let config = ok(&beside("state: { directory: ledger }"));
+    let directory = config.state.directory.unwrap();
+    assert!(
+        directory.is_absolute() && directory.ends_with("ledger"),
+        "{}",
+        directory.display()
+    );
+    assert_eq!(
+        ok(&beside("state: { directory: /var/lib/x }")).state.directory,
+        Some(PathBuf::from("/var/lib/x"))
+    );
+    check(
+        &beside("state: { directory: '' }"),
+        &["c.yaml: state.directory: the path is empty; expected the path of a file"],
+    );
 }
 
 #[test]

@@ -341,6 +341,42 @@ families! {
         "When the configuration was last read without an error, in seconds since 1970."
         from ()
         eg "time() - testrun_exporter_config_last_reload_success_timestamp_seconds";
+    LEDGER_WRITES_TOTAL: Exporter, own, Counter "testrun_exporter_ledger_writes_total" [] ""
+        "Writes of a source's ledger that are safe on the disk. Absent, like all ledger families, without state.directory."
+        from ()
+        eg "rate(testrun_exporter_ledger_writes_total[5m])";
+    LEDGER_WRITE_FAILURES_TOTAL: Exporter, own, Counter "testrun_exporter_ledger_write_failures_total" [] ""
+        "Writes of a source's ledger that failed, retries included."
+        from ()
+        eg "increase(testrun_exporter_ledger_write_failures_total[15m]) > 0";
+    LEDGER_WRITE_DURATION_SECONDS: Exporter, own, Histogram "testrun_exporter_ledger_write_duration_seconds" [] "seconds"
+        "How long a write took that succeeded, flushes included, in seconds."
+        from ()
+        eg "histogram_quantile(0.99, rate(testrun_exporter_ledger_write_duration_seconds_bucket[1h]))";
+    LEDGER_HEALTHY: Exporter, own, Gauge "testrun_exporter_ledger_healthy" [] ""
+        "1 if everything that is known is on the disk. 0: the disk cannot be written; gauges go on, counters stand still and catch up when it can."
+        from ()
+        eg "testrun_exporter_ledger_healthy == 0";
+    LEDGER_SIZE_BYTES: Exporter, own, Gauge "testrun_exporter_ledger_size_bytes" ["source"] "bytes"
+        "Size of a source's ledger when it was last written."
+        from ()
+        eg "sum(testrun_exporter_ledger_size_bytes)";
+    LEDGER_LAST_WRITE_TIMESTAMP_SECONDS: Exporter, own, Gauge "testrun_exporter_ledger_last_write_timestamp_seconds" ["source"] "seconds since 1970"
+        "When a source's ledger was last written, in seconds since 1970. Absent until this process has written it."
+        from ()
+        eg "time() - testrun_exporter_ledger_last_write_timestamp_seconds";
+    LEDGER_RESTORED: Exporter, own, Gauge "testrun_exporter_ledger_restored" ["source"] ""
+        "1 if the source's counters go on where a former process left them, 0 if this process began with a new baseline."
+        from ()
+        eg "testrun_exporter_ledger_restored == 0";
+    LEDGER_SET_ASIDE_TOTAL: Exporter, own, Counter "testrun_exporter_ledger_set_aside_total" ["source", "reason"] ""
+        "Ledgers that could not be read and were set aside, by reason: foreign, damaged, newer, other_source. What was finished then is a new baseline."
+        from ()
+        eg "testrun_exporter_ledger_set_aside_total > 0";
+    LOST_SECONDS_TOTAL: Exporter, own, Counter "testrun_exporter_lost_seconds_total" ["source"] "seconds"
+        "Seconds that fell out of the lookback before a round could read them, because the process or the platform was away: runs that finished in them are not counted."
+        from ()
+        eg "increase(testrun_exporter_lost_seconds_total[1d]) > 0";
     SERIES_FOLDED: Exporter, kept, Gauge "testrun_exporter_series_folded" ["source"] ""
         "Cases that the series budget leaves out of the per-case families. This version leaves them out; it does not fold them into one more case."
         from ()
@@ -396,9 +432,9 @@ ages are the query's business.
 
 **Counters start at 0.** What a platform already holds when a source is first met is the baseline: remembered, not
 counted. Every outcome of a known group is there at 0 before it first moves, and a new group is shown at 0 before its
-first events are counted, so that `increase()` does not lose them. A restart is a counter reset like any other. A run is
-counted once, when it is first seen finished, and a result once, when its run is finished; what a platform changes
-afterwards moves gauges, never counters.
+first events are counted, so that `increase()` does not lose them. With `state.directory` counters go on after a restart;
+without it a restart is a counter reset like any other. A run is counted once, when it is first seen finished, and a
+result once, when its run is finished; what a platform changes afterwards moves gauges, never counters.
 
 **A gauge that a platform does not tell is absent**, never 0 and never -1; a counter that it never moves stays at 0. A
 label without a value is left out. The Sample Platform lists no skipped results of a run: with `discovery: runs`,

@@ -24,6 +24,9 @@ const ROUND_SECONDS_BOUNDS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120
 /// Up to the default time-out of a request.
 const REQUEST_SECONDS_BOUNDS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// From a fast disk to one that is about to fail.
+const WRITE_SECONDS_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
 /// Whose word a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Throttle {
@@ -131,6 +134,15 @@ struct Families {
     unknown_values: IntCounterVec,
     history_truncated: IntCounterVec,
     rows_skipped: IntCounterVec,
+    ledger_writes: IntCounterVec,
+    ledger_write_failures: IntCounterVec,
+    ledger_write_duration: HistogramVec,
+    ledger_healthy: GaugeVec,
+    ledger_size: GaugeVec,
+    ledger_last_write: GaugeVec,
+    ledger_restored: GaugeVec,
+    ledger_set_aside: IntCounterVec,
+    lost_seconds: CounterVec,
     config_successful: GaugeVec,
     config_success_timestamp: GaugeVec,
 }
@@ -144,6 +156,7 @@ impl Families {
             registered(registry, HistogramVec::new(opts, family.labels)?)
         };
         let throttle_seconds = &catalog::THROTTLE_SECONDS_TOTAL;
+        let lost_seconds = &catalog::LOST_SECONDS_TOTAL;
         Ok(Self {
             source_info: gauge(&catalog::SOURCE_INFO)?,
             up: gauge(&catalog::UP)?,
@@ -168,6 +181,15 @@ impl Families {
             unknown_values: counter(&catalog::UNKNOWN_VALUES_TOTAL)?,
             history_truncated: counter(&catalog::HISTORY_TRUNCATED_TOTAL)?,
             rows_skipped: counter(&catalog::ROWS_SKIPPED_TOTAL)?,
+            ledger_writes: counter(&catalog::LEDGER_WRITES_TOTAL)?,
+            ledger_write_failures: counter(&catalog::LEDGER_WRITE_FAILURES_TOTAL)?,
+            ledger_write_duration: histogram(&catalog::LEDGER_WRITE_DURATION_SECONDS, WRITE_SECONDS_BOUNDS)?,
+            ledger_healthy: gauge(&catalog::LEDGER_HEALTHY)?,
+            ledger_size: gauge(&catalog::LEDGER_SIZE_BYTES)?,
+            ledger_last_write: gauge(&catalog::LEDGER_LAST_WRITE_TIMESTAMP_SECONDS)?,
+            ledger_restored: gauge(&catalog::LEDGER_RESTORED)?,
+            ledger_set_aside: counter(&catalog::LEDGER_SET_ASIDE_TOTAL)?,
+            lost_seconds: registered(registry, CounterVec::new(opts(lost_seconds), lost_seconds.labels)?)?,
             config_successful: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESSFUL)?,
             config_success_timestamp: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS)?,
         })
@@ -217,6 +239,7 @@ impl Own {
         families.round_duration.with_label_values(&[name]);
         families.throttle_seconds.with_label_values(&[name]);
         families.history_truncated.with_label_values(&[name]);
+        families.lost_seconds.with_label_values(&[name]);
         families
             .poll_interval
             .with_label_values(&[name])
@@ -241,6 +264,20 @@ impl Own {
         SourceOwn {
             shared: Arc::clone(&self.shared),
             identity,
+        }
+    }
+
+    /// A handle for the ledger. Without this call its families are absent.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerOwn {
+        let none: &[&str] = &[];
+        let families = &self.shared.families;
+        families.ledger_writes.with_label_values(none);
+        families.ledger_write_failures.with_label_values(none);
+        families.ledger_write_duration.with_label_values(none);
+        families.ledger_healthy.with_label_values(none).set(1.0);
+        LedgerOwn {
+            shared: Arc::clone(&self.shared),
         }
     }
 
@@ -422,6 +459,26 @@ impl SourceOwn {
         }
     }
 
+    /// A former process has read the source at that time, and nothing is known of what came after.
+    pub fn restored(&self, at: Timestamp) {
+        self.families()
+            .last_success
+            .with_label_values(&[self.name()])
+            .set(unix_seconds(at));
+        if let Some(state) = self.shared.sources().get_mut(self.name()) {
+            state.last_result = Some(RoundResult::Success);
+            state.last_success = Some(at);
+        }
+    }
+
+    /// So much time can no longer be read.
+    pub fn lost(&self, seconds: f64) {
+        self.families()
+            .lost_seconds
+            .with_label_values(&[self.name()])
+            .inc_by(seconds.max(0.0));
+    }
+
     /// How much is known.
     #[expect(clippy::cast_precision_loss, reason = "bounded by the configured number of cases")]
     pub fn progress(&self, cases_tracked: usize, oldest_refresh: Option<Timestamp>) {
@@ -486,6 +543,59 @@ impl SourceOwn {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.identity.name
+    }
+}
+
+/// The ledger's share of our own health.
+#[derive(Clone)]
+pub struct LedgerOwn {
+    shared: Arc<Shared>,
+}
+
+impl LedgerOwn {
+    /// A source's file is on the disk: so many bytes, after `seconds`.
+    #[expect(clippy::cast_precision_loss, reason = "no ledger is petabytes long")]
+    pub fn written(&self, source: &str, seconds: f64, size: usize, at: Timestamp) {
+        let (none, families): (&[&str], _) = (&[], &self.shared.families);
+        families.ledger_writes.with_label_values(none).inc();
+        families.ledger_write_duration.with_label_values(none).observe(seconds);
+        families.ledger_size.with_label_values(&[source]).set(size as f64);
+        families
+            .ledger_last_write
+            .with_label_values(&[source])
+            .set(unix_seconds(at));
+    }
+
+    /// A file could not be written.
+    pub fn write_failed(&self) {
+        let none: &[&str] = &[];
+        self.shared.families.ledger_write_failures.with_label_values(none).inc();
+    }
+
+    /// Whether everything that is known is on the disk.
+    pub fn healthy(&self, healthy: bool) {
+        let none: &[&str] = &[];
+        let healthy = f64::from(u8::from(healthy));
+        self.shared.families.ledger_healthy.with_label_values(none).set(healthy);
+    }
+
+    /// Whether a source goes on where a former process left it.
+    pub fn restored(&self, source: &str, restored: bool) {
+        let restored = f64::from(u8::from(restored));
+        self.shared
+            .families
+            .ledger_restored
+            .with_label_values(&[source])
+            .set(restored);
+    }
+
+    /// A source's file could not be read. `reason`: a word from a closed set.
+    pub fn set_aside(&self, source: &str, reason: &'static str) {
+        self.shared
+            .families
+            .ledger_set_aside
+            .with_label_values(&[source, reason])
+            .inc();
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::budget::{Admission, Budget, Moment, Pause, Told};
 use self::retry::{ATTEMPTS_MAX, Hour, RETRIES_PER_ROUND_MAX};
 use crate::model::{Fact, Name, Notice, RoundResult, Update};
-use crate::sources::{Learned, Progress, Rejection, Source};
+use crate::sources::{Learned, MemoryError, Progress, Rejection, Source};
 use crate::status::{self, BudgetStatus, LastError, LastRound, Waiting};
 use crate::transport::{Reply, Request, Transport, TransportError};
 
@@ -54,6 +54,9 @@ pub struct Message {
     pub source: usize,
     /// What happened.
     pub update: Update,
+    /// With the end of a round that succeeded, if state is kept: what the source remembers then. Everything that it has
+    /// told is on its way already, so this is never ahead of the store.
+    pub memory: Option<Vec<u8>>,
 }
 
 /// What the calendar says; handed in, so that tests own it.
@@ -107,6 +110,7 @@ pub struct Poller<S, T> {
     budget: Budget,
     hour: Hour,
     started: Instant,
+    keeps_memory: bool,
     round: Round,
 }
 
@@ -155,8 +159,8 @@ impl Line<'_> {
         self.or_shutdown(tokio::time::sleep(wait)).await
     }
 
-    async fn tell(&self, source: usize, update: Update) -> Result<(), Stop> {
-        self.or_shutdown(self.updates.send(Message { source, update }))
+    async fn tell(&self, message: Message) -> Result<(), Stop> {
+        self.or_shutdown(self.updates.send(message))
             .await?
             .map_err(|_| Stop::Ended)
     }
@@ -178,8 +182,22 @@ impl<S: Source, T: Transport> Poller<S, T> {
             budget,
             hour: Hour::default(),
             started: Instant::now(),
+            keeps_memory: false,
             round: Round::default(),
         }
+    }
+
+    /// From now on each round that succeeds tells what the source remembers, for [`Self::restore`] of another process.
+    pub fn keep_memory(&mut self) {
+        self.keeps_memory = true;
+    }
+
+    /// Goes on where the memory of another process ends; see [`Source::restore`].
+    ///
+    /// # Errors
+    /// It is no memory of such a source; nothing has changed.
+    pub fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError> {
+        self.source.restore(memory)
     }
 
     /// Takes over from the poller of the same source before a reload, so that a reload forgets no pause and earns no retry.
@@ -233,10 +251,28 @@ impl<S: Source, T: Transport> Poller<S, T> {
         let result = failure.as_ref().map_or(RoundResult::Success, |(result, _)| *result);
         self.conclude(result, failure.map(|(_, why)| why), began);
         let at = (self.parts.wall)();
-        line.tell(self.parts.index, Update::RoundEnded { result, at })
-            .await
-            .ok()?;
+        let memory = self.memory(result);
+        let update = Update::RoundEnded { result, at };
+        line.tell(Message {
+            source: self.parts.index,
+            update,
+            memory,
+        })
+        .await
+        .ok()?;
         Some(result)
+    }
+
+    fn memory(&self, result: RoundResult) -> Option<Vec<u8>> {
+        if !self.keeps_memory || result != RoundResult::Success {
+            return None;
+        }
+        let memory = self.source.memory();
+        memory
+            .inspect_err(
+                |error| tracing::error!(source = &*self.parts.name, %error, "the source's memory cannot be kept"),
+            )
+            .ok()
     }
 
     /// What the budget allows within one interval, less the run list's own request. The burst counts only as far as it is
@@ -266,7 +302,12 @@ impl<S: Source, T: Transport> Poller<S, T> {
             self.show_project(&learned.facts);
             if !learned.facts.is_empty() {
                 self.round.facts += learned.facts.len();
-                line.tell(self.parts.index, Update::Facts(learned.facts)).await?;
+                line.tell(Message {
+                    source: self.parts.index,
+                    update: Update::Facts(learned.facts),
+                    memory: None,
+                })
+                .await?;
             }
         }
         self.report_progress();

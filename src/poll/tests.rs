@@ -118,6 +118,14 @@ impl Source for Toy {
     fn progress(&self) -> Progress {
         Progress::default()
     }
+
+    fn memory(&self) -> Result<Vec<u8>, MemoryError> {
+        Ok(vec![7])
+    }
+
+    fn restore(&mut self, _memory: &[u8]) -> Result<(), MemoryError> {
+        Ok(())
+    }
 }
 
 struct Watch(Log, Instant);
@@ -568,6 +576,7 @@ async fn facts_come_as_they_are_learned_then_the_end_of_the_round_and_people_can
     let facts = Message {
         source: 3,
         update: Update::Facts(vec![Fact::Active(Vec::new())]),
+        memory: None,
     };
     assert_eq!(received.recv().await, Some(facts));
     let end = Message {
@@ -576,6 +585,7 @@ async fn facts_come_as_they_are_learned_then_the_end_of_the_round_and_people_can
             result: RoundResult::Refused,
             at,
         },
+        memory: None,
     };
     assert_eq!(received.recv().await, Some(end));
     let report = status.report(at);

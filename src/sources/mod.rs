@@ -183,6 +183,11 @@ pub struct Progress {
     pub backlog: usize,
 }
 
+/// The bytes are not what a source of this kind and version remembers.
+#[derive(Debug, thiserror::Error)]
+#[error("the memory of the source cannot be read")]
+pub struct MemoryError(#[from] postcard::Error);
+
 /// A platform as a state machine without I/O. The poller calls `begin`, then `next` and one of `accept` and `reject` in
 /// turn until `next` gives nothing: the round is complete. If the poller gives up instead, the next call is `begin`.
 pub trait Source: Send + 'static {
@@ -207,6 +212,20 @@ pub trait Source: Send + 'static {
 
     /// How much is known.
     fn progress(&self) -> Progress;
+
+    /// What it remembers of its platform, to be kept when a round has succeeded.
+    ///
+    /// # Errors
+    /// None that the types allow.
+    fn memory(&self) -> Result<Vec<u8>, MemoryError>;
+
+    /// Goes on where the memory ends, as if there had been no pause. Must come before the first `begin`. The store has to
+    /// be restored to the same moment: a source without its memory takes runs of old for the baseline, and a store that
+    /// knows better would count them.
+    ///
+    /// # Errors
+    /// It is no memory of such a source; nothing has changed.
+    fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError>;
 }
 
 #[cfg(test)]

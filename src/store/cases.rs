@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::release::Shown;
 use super::runs::{CaseIndex, CaseSet};
@@ -19,12 +20,14 @@ pub(super) const RECENT_MAX: usize = 32;
 pub(super) type Order = (Timestamp, RunId);
 
 /// One result, as much as the gauges need.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
+    #[serde(with = "crate::packed")]
     order: Order,
     outcome: CaseOutcome,
     /// Whether `at` is the case's own time; else it follows its run's.
     own_time: bool,
+    #[serde(with = "crate::packed")]
     at: Option<Timestamp>,
     duration_seconds: Option<f64>,
 }
@@ -42,11 +45,13 @@ impl Entry {
 }
 
 /// The results that are older than the window, in so few words that late ones can still be added.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Folded {
     last: Option<Entry>,
+    #[serde(with = "crate::packed")]
     pass: Option<(Order, Option<Timestamp>)>,
     streak: u64,
+    #[serde(with = "crate::packed")]
     streak_from: Option<Order>,
 }
 
@@ -78,7 +83,7 @@ impl Folded {
 }
 
 /// The results of one case in one group, by the order of their runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Recent {
     entries: Vec<Entry>,
     folded: Folded,
@@ -185,7 +190,7 @@ impl Recent {
 }
 
 /// What is counted of one case in one group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Counts {
     pub(super) results: [u64; CaseOutcome::COUNT],
     pub(super) retries: u64,
@@ -209,16 +214,18 @@ impl Counts {
 }
 
 /// One case in one group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) counts: Counts,
     /// The newest run counted under each outcome.
     pub(super) counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
     pub(super) recent: Recent,
     /// The last pass as upstream tells it, which may be older than any result that is known.
+    #[serde(with = "crate::packed")]
     pub(super) told_pass: Option<Timestamp>,
     pub(super) shown: Shown,
     /// When something was last learned of it.
+    #[serde(with = "crate::packed")]
     pub(super) touched: Timestamp,
 }
 
@@ -236,21 +243,26 @@ impl Row {
 }
 
 /// A case's place.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Slot {
     name: Name,
     info: Option<CaseInfo>,
+    #[serde(with = "crate::packed")]
     touched: Timestamp,
 }
 
 /// The cases of a source. A place is given again only when nothing remembers its last owner.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Cases {
-    places: HashMap<Name, CaseIndex>,
     slots: Vec<Option<Slot>>,
-    free: BTreeSet<CaseIndex>,
-    max: usize,
     refused: u64,
+    // What follows is found again from the slots and the configuration, see `reopen`.
+    #[serde(skip)]
+    places: HashMap<Name, CaseIndex>,
+    #[serde(skip)]
+    free: BTreeSet<CaseIndex>,
+    #[serde(skip)]
+    max: usize,
 }
 
 impl Cases {
@@ -261,6 +273,17 @@ impl Cases {
             free: BTreeSet::new(),
             max,
             refused: 0,
+        }
+    }
+
+    /// Makes what is kept whole again.
+    pub(super) fn reopen(&mut self, max: usize) {
+        self.max = max;
+        for (slot, place) in self.slots.iter().zip(0..) {
+            match slot {
+                Some(slot) => drop(self.places.insert(slot.name.clone(), place)),
+                None => drop(self.free.insert(place)),
+            }
         }
     }
 

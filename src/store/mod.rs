@@ -18,14 +18,20 @@
 //! - Everything is bounded: runs by retention and a maximum, cases, groups, and results that wait for their run. What is
 //!   let go is never counted again when it is met again.
 //!
-//! # Where persistence belongs
+//! # What survives a crash
 //!
 //! All state is plain data. The state after a round and the snapshot that shows it exist together when
-//! [`Store::update`] or [`Store::tick`] returns, and nobody has seen the snapshot yet: whoever makes counts survive a crash
-//! writes the state there, before the snapshot is handed to scrapes. Persisting first is what keeps a counter that has
-//! been scraped from going back.
+//! [`Store::update`] or [`Store::tick`] returns, and nobody has seen the snapshot yet. There the state is kept
+//! ([`SourceState::keep`] after a round, [`SourceState::keep_released`] after a tick) and written to the [`ledger`], before
+//! the snapshot is handed to scrapes: persist, then publish. A counter that has been scraped can then not go back.
+//!
+//! What is kept is the end of a round, together with what the source itself remembers at that moment. The next process
+//! restores both ([`Store::restore`]), shows what was shown ([`Store::reopen`]), and reads what came after as if it had only
+//! been slow. Zeros that may not have been scraped are shown again; counts that may have been are never hidden again.
 
 mod cases;
+mod keep;
+pub mod ledger;
 mod release;
 mod runs;
 mod snapshot;
@@ -39,6 +45,7 @@ use jiff::Timestamp;
 
 use crate::model::Update;
 
+pub use keep::KeepError;
 pub use release::ZEROS_SECONDS_MAX;
 pub use snapshot::{CaseRow, CountedRun, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
 pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
@@ -115,6 +122,26 @@ impl Store {
         }
     }
 
+    /// Puts a source where it was when it was kept. Must come before its first update.
+    pub fn restore(&mut self, source: usize, state: SourceState) {
+        if let Some(place) = self.sources.get_mut(source) {
+            *place = state;
+        }
+    }
+
+    /// What is to be shown of the sources that were restored, before any of them has ended a round. `None`: none was.
+    pub fn reopen(&mut self, now: Timestamp) -> Option<Arc<Snapshot>> {
+        let restored: Vec<_> = (0..self.sources.len())
+            .filter(|source| self.sources[*source].as_of() > Timestamp::MIN)
+            .collect();
+        for source in &restored {
+            let allowed = self.rows_allowed(*source);
+            self.generation += 1;
+            self.sources[*source].snapshot(now, self.generation, 0, allowed);
+        }
+        (!restored.is_empty()).then(|| self.gather())
+    }
+
     /// Shows the counts behind zeros that have been scraped, or that nobody scrapes. Returns the snapshot to publish, if
     /// there is any such count.
     pub fn tick(&mut self, now: Timestamp, scraped: u64) -> Option<Arc<Snapshot>> {
@@ -133,6 +160,12 @@ impl Store {
     #[must_use]
     pub fn next_release(&self) -> Option<Timestamp> {
         self.sources.iter().filter_map(SourceState::next_release).min()
+    }
+
+    /// Everything that is published now.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Snapshot> {
+        self.gather()
     }
 
     /// The sources, by the number that their updates carry.

@@ -2,9 +2,10 @@
 //! until somebody has seen that. Decides when the truth is shown; never what it is.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::snapshot::{CaseRow, GroupRow};
-use crate::model::{ErrorCode, Name};
+use crate::model::{ErrorCode, Group, Name};
 
 /// How long zeros wait for a scrape. Prometheus scrapes at least once a minute in nearly every installation; where nobody
 /// does, nobody loses anything.
@@ -31,8 +32,10 @@ impl Zeros {
     }
 }
 
-/// What of a row has been shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What of a row has been shown. A ledger keeps only whether its counts were: zeros are shown anew by the next process,
+/// because nobody knows whether they were taken from the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "bool", from = "bool")]
 pub(super) enum Shown {
     /// Nothing.
     Never,
@@ -40,6 +43,18 @@ pub(super) enum Shown {
     Zeros(Zeros),
     /// Its counts; from then on they never lag.
     Truth,
+}
+
+impl From<Shown> for bool {
+    fn from(shown: Shown) -> Self {
+        shown == Shown::Truth
+    }
+}
+
+impl From<bool> for Shown {
+    fn from(counts_were: bool) -> Self {
+        if counts_were { Self::Truth } else { Self::Never }
+    }
 }
 
 impl Shown {
@@ -72,6 +87,24 @@ impl Shown {
 pub(super) struct Held {
     pub(super) since: Zeros,
     pub(super) truth: Truth,
+}
+
+/// A row whose zeros were shown, and whose counts have followed them since the last round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Released {
+    Group(Group),
+    Errors(Name),
+    Case(Group, Name),
+}
+
+impl From<&Truth> for Released {
+    fn from(truth: &Truth) -> Self {
+        match truth {
+            Truth::Group { row, .. } => Self::Group(row.group.clone()),
+            Truth::Errors { environment, .. } => Self::Errors(environment.clone()),
+            Truth::Case { row, .. } => Self::Case(row.group.clone(), row.case.clone()),
+        }
+    }
 }
 
 /// With its place in the published snapshot.

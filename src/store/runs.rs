@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{CaseResult, Run, RunId};
 
@@ -23,7 +24,7 @@ pub(super) type CaseIndex = u32;
 
 /// A set of cases that grows to the highest member: one bit a case, so that every result of the retention can be
 /// remembered exactly.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct CaseSet {
     words: Vec<u64>,
 }
@@ -68,7 +69,7 @@ impl CaseSet {
 }
 
 /// A finished run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct KnownRun {
     /// As it was read last; its group is the one that it was counted in.
     pub(super) run: Run,
@@ -78,6 +79,7 @@ pub(super) struct KnownRun {
     /// The cases whose result in it is known.
     pub(super) seen: CaseSet,
     /// When it was first seen; a run of the baseline is as old as it says.
+    #[serde(with = "crate::packed")]
     since: Timestamp,
 }
 
@@ -101,7 +103,7 @@ pub(super) enum Admission {
 /// seen unfinished while its id did. The line is the highest id of the baseline, and it rises over every run that leaves
 /// the table. So neither a page that was lost while the baseline was read nor a run that is forgotten and met again is
 /// ever counted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Runs {
     table: HashMap<RunId, KnownRun>,
     baseline_done: bool,
@@ -232,7 +234,7 @@ impl Runs {
 
 /// Results that came before their run. Until the run is known to be finished a later result of the same case replaces
 /// the earlier one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Orphans {
     by_run: BTreeMap<RunId, BTreeMap<CaseIndex, CaseResult>>,
     count: usize,

@@ -1,10 +1,11 @@
 //! What is published: plain values, complete and consistent, shared by reference and never changed.
 //! No logic lives here beyond a histogram's arithmetic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunId, RunOutcome};
 
@@ -44,6 +45,41 @@ pub struct SourceSnapshot {
     pub cases_left_out: u64,
     /// When the round that this is the result of ended.
     pub as_of: Timestamp,
+}
+
+impl SourceSnapshot {
+    /// These gauges with the counters of an earlier snapshot, for as long as these may not be told. A row that was not there
+    /// is at 0.
+    #[must_use]
+    pub fn with_counters_of(&self, earlier: Option<&Self>) -> Self {
+        let mut shown = self.clone();
+        let groups = earlier.map_or(&[][..], |earlier| &earlier.groups);
+        let groups: HashMap<&Group, &GroupRow> = groups.iter().map(|row| (&row.group, row)).collect();
+        for row in &mut shown.groups {
+            let before = groups.get(&row.group);
+            row.runs = before.map_or([0; RunOutcome::COUNT], |before| before.runs);
+            row.cases = before.map_or([0; CaseOutcome::COUNT], |before| before.cases);
+            row.duration = before.map_or_else(|| Histogram::new(row.duration.bounds), |before| before.duration.clone());
+            row.counted = before.map_or_else(Default::default, |before| before.counted.clone());
+            row.queue = before.map_or_else(|| Histogram::new(row.queue.bounds), |before| before.queue.clone());
+        }
+        for (environment, counts) in &mut shown.run_errors {
+            let before = earlier.and_then(|earlier| earlier.run_errors.get(environment));
+            *counts = before.copied().unwrap_or([0; ErrorCode::COUNT]);
+        }
+        let cases = earlier.map_or(&[][..], |earlier| &earlier.cases);
+        let cases: HashMap<(&Group, &Name), &CaseRow> =
+            cases.iter().map(|row| ((&row.group, &row.case), row)).collect();
+        for row in &mut shown.cases {
+            let before = cases.get(&(&row.group, &row.case));
+            row.results = before.map_or([0; CaseOutcome::COUNT], |before| before.results);
+            row.counted = before.map_or_else(Default::default, |before| before.counted.clone());
+            row.retries = before.map_or(0, |before| before.retries);
+            row.duration_sum = before.map_or(0.0, |before| before.duration_sum);
+            row.duration_count = before.map_or(0, |before| before.duration_count);
+        }
+        shown
+    }
 }
 
 /// Runs of one group.
@@ -91,13 +127,14 @@ pub struct CaseRow {
 }
 
 /// A run that has moved a count: what a person who sees the count move wants to open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CountedRun {
     /// Its identity within the source.
     pub run: RunId,
     /// A link to what was tested or to the run.
     pub url: Option<Name>,
     /// When it ended.
+    #[serde(with = "crate::packed")]
     pub at: Option<Timestamp>,
 }
 
@@ -157,6 +194,22 @@ impl Histogram {
             sum: 0.0,
             counted: vec![None; bounds.len() + 1],
         }
+    }
+
+    /// One that was kept, if it has these bounds.
+    pub(super) fn kept(
+        bounds: &'static [f64],
+        counts: Vec<u64>,
+        sum: f64,
+        counted: Vec<Option<(Arc<CountedRun>, f64)>>,
+    ) -> Option<Self> {
+        let buckets = bounds.len() + 1;
+        (counts.len() == buckets && counted.len() == buckets).then_some(Self {
+            bounds,
+            counts,
+            sum,
+            counted,
+        })
     }
 
     /// Adds one observation.

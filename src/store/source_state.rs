@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::cases::{Cases, Counts, Entry, Order, Recent, Row};
-use super::release::{Held, Shown, Truth, Zeros};
+use super::keep;
+use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, GroupRow, Histogram, SourceSnapshot};
 use crate::model::{
@@ -32,7 +34,7 @@ pub const RUN_QUEUE_BOUNDS: &[f64] = &[
 ];
 
 /// What bounds a source's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Cases that are tracked; facts about further ones are passed over.
     pub cases_max: usize,
@@ -42,7 +44,7 @@ pub struct Limits {
 }
 
 /// What the store must know of a source before it has told anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceSpec {
     /// The `source` label.
     pub name: Name,
@@ -55,16 +57,19 @@ pub struct SourceSpec {
 }
 
 /// One (environment, branch).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct GroupState {
     runs: [u64; RunOutcome::COUNT],
     cases: [u64; CaseOutcome::COUNT],
+    #[serde(serialize_with = "keep::histogram", deserialize_with = "keep::run_duration")]
     duration: Histogram,
+    #[serde(serialize_with = "keep::histogram", deserialize_with = "keep::run_queue")]
     queue: Histogram,
     counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     shown: Shown,
     rows: HashMap<CaseIndex, Row>,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
+    #[serde(skip)]
     sorted: Vec<CaseIndex>,
 }
 
@@ -117,17 +122,20 @@ impl GroupState {
 }
 
 /// What is known of one environment beside its groups.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Environment {
     errors: [u64; ErrorCode::COUNT],
     active: [u64; ActiveState::COUNT],
     shown: Shown,
+    #[serde(with = "crate::packed")]
     touched: Timestamp,
 }
 
-/// The state of one source. See the room's documentation for its rules.
-#[derive(Debug, Clone)]
+/// The state of one source. See the room's documentation for its rules. What is serialized is what outlives the process:
+/// everything but what is configured and what is published.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceState {
+    #[serde(skip)]
     spec: SourceSpec,
     project: Option<Name>,
     runs: Runs,
@@ -136,14 +144,22 @@ pub struct SourceState {
     groups: BTreeMap<Group, GroupState>,
     environments: BTreeMap<Name, Environment>,
     /// When the last facts came.
+    #[serde(with = "crate::packed")]
     clock: Timestamp,
     /// The end of the last good round.
+    #[serde(with = "crate::packed")]
     as_of: Timestamp,
     /// The run whose results were counted last, for the next one of them.
+    #[serde(skip)]
     counted: Option<Arc<CountedRun>>,
+    #[serde(skip)]
     published: Option<Arc<SourceSnapshot>>,
     /// What `published` shows as zeros and is more.
+    #[serde(skip)]
     held: Vec<Held>,
+    /// What of that has been shown since the last round.
+    #[serde(skip)]
+    released: Vec<Released>,
 }
 
 impl SourceState {
@@ -163,6 +179,19 @@ impl SourceState {
             counted: None,
             published: None,
             held: Vec::new(),
+            released: Vec::new(),
+        }
+    }
+
+    /// Makes what is kept whole again, under the bounds that hold now. `released`: what was shown after it was kept.
+    pub(super) fn reopen(&mut self, spec: SourceSpec, released: Vec<Released>) {
+        self.cases.reopen(spec.limits.cases_max);
+        self.spec = spec;
+        self.share_counted_runs();
+        for row in released {
+            if let Some(shown) = self.shown_of(&row) {
+                *shown = Shown::Truth;
+            }
         }
     }
 
@@ -190,6 +219,12 @@ impl SourceState {
         self.runs.end_baseline();
         self.forget();
         true
+    }
+
+    /// When the last good round ended; `Timestamp::MIN` before the first one.
+    #[must_use]
+    pub fn as_of(&self) -> Timestamp {
+        self.as_of
     }
 
     /// What was published last.
@@ -433,6 +468,7 @@ impl SourceState {
         let groups = self.group_rows_shown(&mut moment);
         let run_errors = self.run_errors_shown(&mut moment);
         self.held = moment.held;
+        self.released.clear();
         let snapshot = Arc::new(SourceSnapshot {
             source: self.spec.name.clone(),
             project: self.project.clone(),
@@ -466,9 +502,11 @@ impl SourceState {
             .partition(|held| held.since.are_over(now, scraped));
         self.held = held;
         for Held { truth, .. } in over {
-            if let Some(shown) = self.shown_of(&truth) {
+            let row = Released::from(&truth);
+            if let Some(shown) = self.shown_of(&row) {
                 *shown = Shown::Truth;
             }
+            self.released.push(row);
             match truth {
                 Truth::Group { place, row } => snapshot.groups[place] = *row,
                 Truth::Case { place, row } => snapshot.cases[place] = row,
@@ -482,15 +520,42 @@ impl SourceState {
         Some(snapshot)
     }
 
-    fn shown_of(&mut self, truth: &Truth) -> Option<&mut Shown> {
-        match truth {
-            Truth::Group { row, .. } => Some(&mut self.groups.get_mut(&row.group)?.shown),
-            Truth::Errors { environment, .. } => Some(&mut self.environments.get_mut(environment)?.shown),
-            Truth::Case { row, .. } => {
-                let case = self.cases.find(&row.case)?;
-                Some(&mut self.groups.get_mut(&row.group)?.rows.get_mut(&case)?.shown)
+    /// A run that has moved many counts is kept with each of them; in memory it is one again.
+    fn share_counted_runs(&mut self) {
+        let mut known: HashSet<Arc<CountedRun>> = HashSet::new();
+        let mut share = |run: &mut Arc<CountedRun>| {
+            if let Some(same) = known.get(run) {
+                *run = Arc::clone(same);
+            } else {
+                known.insert(Arc::clone(run));
+            }
+        };
+        for group in self.groups.values_mut() {
+            group.counted.iter_mut().flatten().for_each(&mut share);
+            for histogram in [&mut group.duration, &mut group.queue] {
+                let runs = histogram.counted.iter_mut().flatten();
+                runs.for_each(|(run, _)| share(run));
+            }
+            for row in group.rows.values_mut() {
+                row.counted.iter_mut().flatten().for_each(&mut share);
             }
         }
+    }
+
+    fn shown_of(&mut self, row: &Released) -> Option<&mut Shown> {
+        match row {
+            Released::Group(group) => Some(&mut self.groups.get_mut(group)?.shown),
+            Released::Errors(environment) => Some(&mut self.environments.get_mut(environment)?.shown),
+            Released::Case(group, case) => {
+                let case = self.cases.find(case)?;
+                Some(&mut self.groups.get_mut(group)?.rows.get_mut(&case)?.shown)
+            }
+        }
+    }
+
+    /// What was released since the last round.
+    pub(super) fn released(&self) -> &[Released] {
+        &self.released
     }
 
     /// Which rows are shown, in the order of the rows: failing now, then flaky, then the most recently run; ties by key.

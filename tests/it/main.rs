@@ -6,9 +6,12 @@
     reason = "all of this binary is tests: a panic is how a test says no, and what it prints is shown if it does"
 )]
 
+mod counters;
+mod crash;
 mod credentials;
 mod exam;
 mod harness;
+mod ledger;
 mod numbers;
 mod outages;
 mod process;

@@ -38,6 +38,11 @@ const IMPURE: &[&str] = &[
 const ROOMS: &[Room] = &[
     Room {
         name: "model",
+        may_name: &["packed"],
+        never_names: IMPURE,
+    },
+    Room {
+        name: "packed",
         may_name: &[],
         never_names: IMPURE,
     },
@@ -48,12 +53,12 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "sources",
-        may_name: &["model", "transport"],
+        may_name: &["model", "packed", "transport"],
         never_names: IMPURE,
     },
     Room {
         name: "store",
-        may_name: &["model"],
+        may_name: &["model", "packed"],
         never_names: IMPURE,
     },
     Room {

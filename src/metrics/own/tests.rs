@@ -54,6 +54,7 @@ fn before_the_first_round_counters_are_at_zero_and_the_rest_is_absent() {
     insta::assert_snapshot!(lines, @r#"
     testrun_exporter_build_info{revision="abc",rustc_version="1.95.0",version="1.2.3"} 1
     testrun_exporter_history_truncated_total{source="shop"} 0
+    testrun_exporter_lost_seconds_total{source="shop"} 0
     testrun_exporter_poll_interval_seconds{source="shop"} 60
     testrun_exporter_round_duration_seconds_bucket{source="shop",le="0.5"} 0
     testrun_exporter_round_duration_seconds_bucket{source="shop",le="1"} 0
@@ -185,6 +186,10 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     source.row_skipped("/e");
     source.round_ended(RoundResult::Success, at(0), 1.0);
     own.config_loaded(at(0), true);
+    let ledger = own.ledger();
+    ledger.written("shop", 0.1, 1, at(0));
+    ledger.restored("shop", true);
+    ledger.set_aside("shop", "newer");
     let text = own.render(at(0), Format::Text);
     let mut names = Vec::new();
     for line in text.lines() {
@@ -233,4 +238,34 @@ fn the_process_tells_of_itself_with_fractions_of_a_second() {
     assert!(value("process_open_fds") >= 3.0);
     assert!(value("process_threads") >= 1.0);
     assert!(value("process_start_time_seconds") > 1.5e9);
+}
+
+#[test]
+fn a_restored_source_is_up_as_long_as_its_data_are_fresh() {
+    let own = own();
+    let source = shop(&own);
+    source.restored(at(0));
+    let up = |second| samples(&own, "testrun_up", at(second));
+    assert_eq!(up(100), "testrun_up{source=\"shop\"} 1\n");
+    assert_eq!(up(901), "testrun_up{source=\"shop\"} 0\n");
+    source.round_ended(RoundResult::Unreachable, at(100), 1.0);
+    assert_eq!(up(100), "testrun_up{source=\"shop\"} 0\n");
+}
+
+#[test]
+fn the_ledger_is_healthy_until_it_cannot_be_written() {
+    let own = own();
+    assert_eq!(
+        samples(&own, "testrun_exporter_ledger", at(0)),
+        "",
+        "absent without a directory"
+    );
+    let ledger = own.ledger();
+    let healthy = || samples(&own, "testrun_exporter_ledger_healthy", at(0));
+    assert_eq!(healthy(), "testrun_exporter_ledger_healthy 1\n");
+    ledger.write_failed();
+    ledger.healthy(false);
+    assert_eq!(healthy(), "testrun_exporter_ledger_healthy 0\n");
+    let failures = samples(&own, "testrun_exporter_ledger_write_failures_total", at(0));
+    assert_eq!(failures, "testrun_exporter_ledger_write_failures_total 1\n");
 }

@@ -1,10 +1,12 @@
 //! Which of Empirical's cases are tracked, and which of them are worth asking about now.
 //! Analytics lag behind a run's end, so a finished run's results are awaited case by case; never builds a request.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::model::{CaseInfo, CaseOutcome, CaseResult, Group, Name, Run, RunId};
 use crate::sources::CaseSettings;
@@ -25,14 +27,17 @@ pub(super) const LIMIT_MAX: u64 = 1000;
 const ENTRIES_MAX: usize = 5_000;
 
 /// A tracked case.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Tracked {
     info: Option<CaseInfo>,
+    #[serde(with = "crate::packed")]
     first_seen: Timestamp,
+    #[serde(with = "crate::packed")]
     refreshed: Option<Timestamp>,
     /// Set when an answer was cut too early: ask again for so many entries.
     deeper: Option<u64>,
     /// Not before then: the server could not answer for this case.
+    #[serde(with = "crate::packed")]
     not_before: Option<Timestamp>,
     /// Where it has results, and whether a pass is known there.
     passed_in: BTreeMap<Group, bool>,
@@ -42,21 +47,32 @@ struct Tracked {
 }
 
 /// One case's result in one run that analytics has not shown yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Wait {
     tries: u32,
+    #[serde(with = "crate::packed")]
     next: Timestamp,
     /// What the run's details say about the case. `None`: they do not list it, it may not have run.
     listed: Option<CaseOutcome>,
 }
 
 /// The results of a finished run that are still to come.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Awaited {
+    #[serde(with = "crate::packed")]
     from: Timestamp,
+    #[serde(with = "crate::packed")]
     ended: Timestamp,
     arrived: bool,
     cases: BTreeMap<Name, Wait>,
+}
+
+/// What outlives the process.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Memory<'a> {
+    tracked: Cow<'a, BTreeMap<Name, Tracked>>,
+    awaited: Cow<'a, BTreeMap<RunId, Awaited>>,
+    patient: bool,
 }
 
 /// One history request.
@@ -229,6 +245,28 @@ impl Cases {
         u64::try_from(seconds / 86_400 + 2)
             .unwrap_or(1)
             .clamp(1, self.lookback_days)
+    }
+
+    /// What is kept of them; see [`super::Memory`].
+    pub(super) fn memory(&self) -> Memory<'_> {
+        Memory {
+            tracked: Cow::Borrowed(&self.tracked),
+            awaited: Cow::Borrowed(&self.awaited),
+            patient: self.patient,
+        }
+    }
+
+    /// Goes on with what was kept, but for the cases that the settings of now do not let in.
+    pub(super) fn restore(&mut self, memory: Memory<'_>, admits: impl Fn(&str, &str) -> bool) {
+        self.tracked = memory.tracked.into_owned();
+        self.awaited = memory.awaited.into_owned();
+        self.patient = memory.patient;
+        self.tracked
+            .retain(|id, case| admits(id, case.info.as_ref().map_or("", |info| &info.name)));
+        for run in self.awaited.values_mut() {
+            run.cases.retain(|id, _| self.tracked.contains_key(id));
+        }
+        self.awaited.retain(|_, run| !run.cases.is_empty());
     }
 
     /// A result of a finished run was shown.

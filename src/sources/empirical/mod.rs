@@ -10,15 +10,17 @@ mod cases;
 mod runs;
 mod wire;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use self::cases::{Batch, Cases};
 use self::runs::{LIFECYCLE, Runs, Standing, Told, case_outcome, told};
 use super::loose::{self, missing, read};
 use super::pager::Pager;
-use super::{Discovery, Learned, Progress, Rejection, Settings, Source};
+use super::{Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
 use crate::transport::{Analytics, Reply, Request};
 
@@ -70,11 +72,29 @@ enum Stage {
 }
 
 /// A last pass in a run that is not in the table: its group must be learned from its details.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct ForeignPass {
     run: RunId,
     case: Name,
+    #[serde(with = "crate::packed")]
     at: Timestamp,
+}
+
+/// What outlives the process: everything but the round at hand and what the configuration tells. What was learned about the
+/// server's limits (the size of a batch, the list's filter) is learned anew: the server may have changed.
+#[derive(Serialize, Deserialize)]
+struct Memory<'a> {
+    runs: Cow<'a, Runs>,
+    #[serde(borrow)]
+    cases: cases::Memory<'a>,
+    project: Option<Name>,
+    met: bool,
+    candidates: Cow<'a, BTreeSet<RunId>>,
+    unnamed: Cow<'a, BTreeSet<RunId>>,
+    #[serde(with = "crate::packed")]
+    discovered: Option<Timestamp>,
+    discovery_wanted: bool,
+    foreign: Cow<'a, [ForeignPass]>,
 }
 
 /// Empirical, as one source sees it.
@@ -1068,5 +1088,39 @@ impl Source for Empirical {
             oldest_refresh: self.cases.oldest_refresh(self.now),
             backlog: if self.ask.is_none() { self.backlog } else { 0 },
         }
+    }
+
+    fn memory(&self) -> Result<Vec<u8>, MemoryError> {
+        let memory = Memory {
+            runs: Cow::Borrowed(&self.runs),
+            cases: self.cases.memory(),
+            project: self.project.clone(),
+            met: self.met,
+            candidates: Cow::Borrowed(&self.candidates),
+            unnamed: Cow::Borrowed(&self.unnamed),
+            discovered: self.discovered,
+            discovery_wanted: self.discovery_wanted,
+            foreign: Cow::Borrowed(&self.foreign),
+        };
+        Ok(postcard::to_stdvec(&memory)?)
+    }
+
+    fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError> {
+        let memory: Memory<'_> = postcard::from_bytes(memory)?;
+        let settings = &self.settings.cases;
+        let admits = |id: &str, name: &str| {
+            settings.ids.iter().any(|wanted| wanted == id)
+                || settings.discovery != Discovery::Static && settings.admits(id, name)
+        };
+        self.cases.restore(memory.cases, admits);
+        self.runs = memory.runs.into_owned();
+        self.project = memory.project;
+        self.met = memory.met;
+        self.candidates = memory.candidates.into_owned();
+        self.unnamed = memory.unnamed.into_owned();
+        self.discovered = memory.discovered;
+        self.discovery_wanted = memory.discovery_wanted;
+        self.foreign = memory.foreign.into_owned();
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::wire::RunRow;
 use crate::model::{
@@ -49,12 +50,16 @@ pub(super) enum State {
 }
 
 /// Where a run stands.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Standing {
     /// Not finished, or not known to be. The state, once somebody has told it.
     Open(Option<ActiveState>),
     /// Finished, and its details are worth a request.
-    Due { tries: u32, not_before: Timestamp },
+    Due {
+        tries: u32,
+        #[serde(with = "crate::packed")]
+        not_before: Timestamp,
+    },
     /// Finished before this source was first met; its details are not worth a request.
     Presumed,
     /// Finished, and read.
@@ -62,14 +67,14 @@ pub(super) enum Standing {
 }
 
 /// A run as far as it is known.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) run: Run,
     pub(super) standing: Standing,
 }
 
 /// All of them, by id.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Runs {
     known: BTreeMap<RunId, Known>,
     /// The highest id of the last whole walk: everything below it is known.

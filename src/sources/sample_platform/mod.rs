@@ -9,15 +9,16 @@
 mod runs;
 mod wire;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::runs::{Runs, Standing, case_outcome};
 use super::loose::{self, missing, read};
 use super::pager::Pager;
-use super::{Discovery, Learned, Progress, Rejection, Settings, Source};
+use super::{Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseCounts, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, Run, RunId};
 use crate::transport::{Reply, Request};
 
@@ -79,7 +80,7 @@ enum Why {
 }
 
 /// A case that is tracked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Tracked {
     info: Option<CaseInfo>,
     sample: Option<u64>,
@@ -90,12 +91,14 @@ struct Tracked {
 }
 
 /// A sample that is tracked, in the modes that read histories.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Sample {
     name: Option<Name>,
     /// The number of finished runs that its history was last read after.
     read_after: u64,
+    #[serde(with = "crate::packed")]
     refreshed: Option<Timestamp>,
+    #[serde(with = "crate::packed")]
     not_before: Option<Timestamp>,
     /// How often rows were stepped over.
     tries: u32,
@@ -117,6 +120,22 @@ impl Reading {
             rows: Vec::new(),
         }
     }
+}
+
+/// What outlives the process: everything but the round at hand and what the configuration tells.
+#[derive(Serialize, Deserialize)]
+struct Memory<'a> {
+    runs: Cow<'a, Runs>,
+    cases: Cow<'a, BTreeMap<Name, Tracked>>,
+    samples: Cow<'a, BTreeMap<u64, Sample>>,
+    met: bool,
+    finished: Cow<'a, [(u64, RunId)]>,
+    finished_count: u64,
+    first_runs: Cow<'a, BTreeMap<Group, usize>>,
+    signatures: Cow<'a, [CaseResult]>,
+    #[serde(with = "crate::packed")]
+    listed: Option<Timestamp>,
+    listing_wanted: bool,
 }
 
 /// The Sample Platform, as one source sees it.
@@ -984,5 +1003,44 @@ impl Source for SamplePlatform {
             oldest_refresh: (!self.cases.is_empty()).then(|| oldest.unwrap_or(self.now)),
             backlog: if self.ask.is_none() { self.backlog } else { 0 },
         }
+    }
+
+    fn memory(&self) -> Result<Vec<u8>, MemoryError> {
+        let memory = Memory {
+            runs: Cow::Borrowed(&self.runs),
+            cases: Cow::Borrowed(&self.cases),
+            samples: Cow::Borrowed(&self.samples),
+            met: self.met,
+            finished: Cow::Borrowed(&self.finished),
+            finished_count: self.finished_count,
+            first_runs: Cow::Borrowed(&self.first_runs),
+            signatures: Cow::Borrowed(&self.signatures),
+            listed: self.listed,
+            listing_wanted: self.listing_wanted,
+        };
+        Ok(postcard::to_stdvec(&memory)?)
+    }
+
+    fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError> {
+        let memory: Memory<'_> = postcard::from_bytes(memory)?;
+        let settings = &self.settings.cases;
+        let named = |sample: u64| settings.ids.iter().any(|wanted| wanted.parse() == Ok(sample));
+        self.cases = memory.cases.into_owned();
+        // What the settings of now do not let in is let go.
+        self.cases.retain(|id, case| {
+            case.sample.is_some_and(named) || settings.admits(id, case.info.as_ref().map_or("", |info| &info.name))
+        });
+        let mut samples = memory.samples.into_owned();
+        samples.retain(|id, _| settings.discovery == Discovery::Samples || self.samples.contains_key(id));
+        self.samples.extend(samples);
+        self.runs = memory.runs.into_owned();
+        self.met = memory.met;
+        self.finished = memory.finished.into_owned();
+        self.finished_count = memory.finished_count;
+        self.first_runs = memory.first_runs.into_owned();
+        self.signatures = memory.signatures.into_owned();
+        self.listed = memory.listed;
+        self.listing_wanted = memory.listing_wanted;
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::wire::RunRow;
 use crate::model::{
@@ -28,26 +29,30 @@ pub(super) enum Told {
 }
 
 /// Where a run stands.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Standing {
     /// Not finished.
     Open(ActiveState),
     /// Finished, and its results are worth a request.
-    Due { tries: u32, not_before: Timestamp },
+    Due {
+        tries: u32,
+        #[serde(with = "crate::packed")]
+        not_before: Timestamp,
+    },
     /// Finished before this source was first met; its results are read only where they tell something.
     Presumed,
     /// Finished, and told to the store with all that is known of it.
     Read,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) run: Run,
     pub(super) standing: Standing,
 }
 
 /// All of them, by id.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Runs {
     known: BTreeMap<RunId, Known>,
     /// The highest id of the last whole walk: everything below it is known.

@@ -1,0 +1,246 @@
+//! The ledger's place in the application: restores sources before they are polled, and writes what a round has changed
+//! before it is shown. Never decides what is kept (`store` and `sources` do) or how (`store::ledger` does).
+//!
+//! The rule is: persist, then publish. A counter that was scraped is on the disk, so no crash takes it back.
+//!
+//! While the disk cannot be written the rule holds all the same. Gauges go on telling what is, but every counter stays at
+//! what was persisted last; the log, `testrun_exporter_ledger_healthy` and `..._write_failures_total` say so. Nothing is
+//! forgotten meanwhile: the first write that succeeds holds everything, and the counters catch up.
+
+use std::io;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use crate::metrics::own::LedgerOwn;
+use crate::sources::MemoryError;
+use crate::store::ledger::{Found, Identity, Kept, Ledger, Unreadable};
+use crate::store::{Snapshot, SourceSnapshot, SourceState, Store};
+
+/// A disk that could not be written is tried again after this long, or when the next round ends.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+
+/// What is kept of all sources.
+pub struct Keeper {
+    ledger: Arc<Ledger>,
+    own: LedgerOwn,
+    sources: Vec<KeptSource>,
+    retry_at: Option<Timestamp>,
+}
+
+/// What is kept of one source.
+struct KeptSource {
+    identity: Identity,
+    /// The end of the last round, for as long as it may have to be written again.
+    kept: Option<Kept>,
+    unwritten: bool,
+    /// What was shown of the source when it was written last.
+    persisted: Option<Arc<SourceSnapshot>>,
+}
+
+impl Keeper {
+    /// On this ledger; nothing is recovered yet.
+    #[must_use]
+    pub fn new(ledger: Ledger, own: LedgerOwn) -> Self {
+        Self {
+            ledger: Arc::new(ledger),
+            own,
+            sources: Vec::new(),
+            retry_at: None,
+        }
+    }
+
+    /// Puts the next of the store's sources where a former process left it: its numbers by the store, its memory by
+    /// `remember`, both or neither. Gives when its last good round was; `None`: it begins anew.
+    ///
+    /// # Errors
+    /// The disk cannot be read, so nothing is known about what it holds.
+    pub fn recover(
+        &mut self,
+        identity: Identity,
+        store: &mut Store,
+        remember: impl FnOnce(&[u8]) -> Result<(), MemoryError>,
+        now: Timestamp,
+    ) -> io::Result<Option<Timestamp>> {
+        let place = self.sources.len();
+        let as_of = match self.ledger.load(&identity)? {
+            Found::Nothing => {
+                tracing::info!(
+                    source = identity.name,
+                    "not in the ledger: what is finished now is its baseline"
+                );
+                None
+            }
+            Found::Unreadable(why) => self.begin_anew(&identity, why, now)?,
+            Found::Kept(kept) => match recovered(store, place, &kept, remember) {
+                Some(as_of) => {
+                    tracing::info!(source = identity.name, %as_of, "restored from the ledger");
+                    Some(as_of)
+                }
+                None => self.begin_anew(&identity, Unreadable::Damaged, now)?,
+            },
+        };
+        self.own.restored(&identity.name, as_of.is_some());
+        self.sources.push(KeptSource {
+            identity,
+            kept: None,
+            unwritten: false,
+            persisted: None,
+        });
+        Ok(as_of)
+    }
+
+    /// What cannot be read is left for people, and does not stop the process.
+    fn begin_anew(&self, identity: &Identity, why: Unreadable, now: Timestamp) -> io::Result<Option<Timestamp>> {
+        let aside = self.ledger.set_aside(identity, &now.as_second().to_string())?;
+        self.own.set_aside(&identity.name, why.label());
+        tracing::error!(
+            source = identity.name,
+            %why,
+            aside,
+            "its ledger cannot be used and is set aside: what is finished now is a new baseline"
+        );
+        Ok(None)
+    }
+
+    /// A round of a source has ended well, and its snapshot is built.
+    pub(super) fn round_ended(&mut self, index: usize, state: &SourceState, memory: Option<Vec<u8>>) {
+        let Some(source) = self.sources.get_mut(index) else {
+            return;
+        };
+        source.unwritten = true;
+        match (state.keep(), state.keep_released(), memory) {
+            (Ok(state), Ok(released), Some(memory)) => {
+                source.kept = Some(Kept {
+                    state: Arc::new(state),
+                    memory: Arc::new(memory),
+                    released: Arc::new(released),
+                });
+            }
+            _ => tracing::error!(
+                source = source.identity.name,
+                "the round cannot be kept; the one before it is"
+            ),
+        }
+    }
+
+    /// Counts behind zeros are about to be shown: a process that comes after this one must not show the zeros again.
+    pub(super) fn released(&mut self, store: &Store) {
+        for (source, state) in self.sources.iter_mut().zip(store.sources()) {
+            let (Some(kept), Ok(released)) = (&mut source.kept, state.keep_released()) else {
+                continue;
+            };
+            if *kept.released != released {
+                kept.released = Arc::new(released);
+                source.unwritten = true;
+            }
+        }
+    }
+
+    /// Writes what is not written yet.
+    pub(super) async fn write(&mut self, store: &Store, now: Timestamp) {
+        let was_healthy = self.retry_at.is_none();
+        self.retry_at = None;
+        for (source, state) in self.sources.iter_mut().zip(store.sources()) {
+            if source.unwritten
+                && let Some(kept) = source.kept.clone()
+            {
+                let (ledger, identity, began) = (Arc::clone(&self.ledger), source.identity.clone(), Instant::now());
+                let saved = tokio::task::spawn_blocking(move || ledger.save(&identity, &kept)).await;
+                let name = &*source.identity.name;
+                match saved.map_err(io::Error::other).flatten() {
+                    Ok(size) => {
+                        self.own.written(name, began.elapsed().as_secs_f64(), size, now);
+                        source.unwritten = false;
+                    }
+                    Err(error) => {
+                        self.own.write_failed();
+                        if was_healthy {
+                            tracing::error!(source = name, %error, "the ledger cannot be written: counters stand still until it can");
+                        }
+                    }
+                }
+            }
+            if source.unwritten {
+                self.retry_at = Some(now.checked_add(RETRY).unwrap_or(Timestamp::MAX));
+            } else if !state.holds_back() {
+                // Nothing of this round will have to be written again.
+                source.kept = None;
+            }
+        }
+        if !was_healthy && self.retry_at.is_none() {
+            tracing::info!("the ledger is written again; the counters have caught up");
+        }
+        self.own.healthy(self.retry_at.is_none());
+    }
+
+    /// When a write that failed is to be tried again.
+    pub(super) fn retry_at(&self) -> Option<Timestamp> {
+        self.retry_at
+    }
+
+    /// As much of a snapshot as may be shown: a source's counters only as far as they are written.
+    pub(super) fn shown(&mut self, snapshot: &Snapshot) -> Snapshot {
+        let sources = snapshot.sources.iter().map(|newest| {
+            let Some(source) = self
+                .sources
+                .iter_mut()
+                .find(|source| source.identity.name == *newest.source)
+            else {
+                return Arc::clone(newest);
+            };
+            if source.unwritten {
+                return Arc::new(newest.with_counters_of(source.persisted.as_deref()));
+            }
+            source.persisted = Some(Arc::clone(newest));
+            Arc::clone(newest)
+        });
+        Snapshot {
+            generation: snapshot.generation,
+            sources: sources.collect(),
+        }
+    }
+}
+
+/// The state takes its place only when the source has taken its memory.
+fn recovered(
+    store: &mut Store,
+    place: usize,
+    kept: &Kept,
+    remember: impl FnOnce(&[u8]) -> Result<(), MemoryError>,
+) -> Option<Timestamp> {
+    let spec = store.sources().get(place)?.spec().clone();
+    let state = SourceState::restored(spec, &kept.state, &kept.released).ok()?;
+    remember(&kept.memory).ok()?;
+    let as_of = state.as_of();
+    store.restore(place, state);
+    Some(as_of)
+}
+
+/// How much time has fallen out of the lookback between a source's last good round and this one: runs that finished in it
+/// can no longer be read, and are lost.
+pub(super) fn lost(before: Timestamp, now: Timestamp, lookback: SignedDuration) -> Option<SignedDuration> {
+    let missed = now.duration_since(before).checked_sub(lookback)?;
+    (before > Timestamp::MIN && missed.is_positive()).then_some(missed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fell_out_of_the_lookback_is_lost() {
+        let check = |before: i64, now: i64, expected: Option<i64>| {
+            let time = |second| Timestamp::from_second(second).unwrap();
+            let lost = lost(time(before), time(now), SignedDuration::from_secs(100));
+            assert_eq!(lost, expected.map(SignedDuration::from_secs), "{before} {now}");
+        };
+        check(1000, 1060, None);
+        check(1000, 1100, None);
+        check(1000, 1103, Some(3));
+        check(1000, 900, None);
+        let never = lost(Timestamp::MIN, Timestamp::MAX, SignedDuration::from_secs(100));
+        assert_eq!(never, None, "a source that is met for the first time has lost nothing");
+    }
+}

@@ -1,0 +1,61 @@
+//! A source's state as bytes and back. All or nothing: what cannot be read whole is refused.
+//! Never touches a disk (`ledger` does), never decides when to keep.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::release::Released;
+use super::snapshot::Histogram;
+use super::source_state::{RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
+
+/// The bytes are not a state of this version.
+#[derive(Debug, thiserror::Error)]
+#[error("the kept state cannot be read")]
+pub struct KeepError(#[from] postcard::Error);
+
+impl SourceState {
+    /// Everything that outlives the process, as of now. Meant for the moment at which a round has ended and its snapshot is
+    /// built but not yet shown: then it holds that round and nothing of the next one.
+    ///
+    /// # Errors
+    /// None that the types allow.
+    pub fn keep(&self) -> Result<Vec<u8>, KeepError> {
+        Ok(postcard::to_stdvec(self)?)
+    }
+
+    /// The rows whose counts have been shown since the last round ended, to be kept beside the state of that moment.
+    ///
+    /// # Errors
+    /// None that the types allow.
+    pub fn keep_released(&self) -> Result<Vec<u8>, KeepError> {
+        Ok(postcard::to_stdvec(self.released())?)
+    }
+
+    /// What [`Self::keep`] and [`Self::keep_released`] gave, under the configuration of now.
+    ///
+    /// # Errors
+    /// The bytes are not what they gave.
+    pub fn restored(spec: SourceSpec, state: &[u8], released: &[u8]) -> Result<Self, KeepError> {
+        let mut restored: Self = postcard::from_bytes(state)?;
+        let released: Vec<Released> = postcard::from_bytes(released)?;
+        restored.reopen(spec, released);
+        Ok(restored)
+    }
+}
+
+pub(super) fn histogram<S: Serializer>(histogram: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
+    (&histogram.counts, histogram.sum, &histogram.counted).serialize(serializer)
+}
+
+pub(super) fn run_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram, D::Error> {
+    with_bounds(RUN_DURATION_BOUNDS, deserializer)
+}
+
+pub(super) fn run_queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram, D::Error> {
+    with_bounds(RUN_QUEUE_BOUNDS, deserializer)
+}
+
+fn with_bounds<'de, D: Deserializer<'de>>(bounds: &'static [f64], deserializer: D) -> Result<Histogram, D::Error> {
+    let (counts, sum, counted) = Deserialize::deserialize(deserializer)?;
+    Histogram::kept(bounds, counts, sum, counted).ok_or_else(|| D::Error::custom("a histogram with other bounds"))
+}
