@@ -1,6 +1,8 @@
 //! Walking a newest-first list by offset: pages shrink where the server cannot serve one, and one bad row is stepped over.
 //! Knows nothing of what the rows mean.
 
+use crate::model::RunId;
+
 /// Page sizes, each a divisor of the one before, so that an offset reached with one is the start of a page of the next.
 const SIZES: [usize; 5] = [100, 50, 25, 5, 1];
 
@@ -91,6 +93,17 @@ impl Pager {
         self.clean
             .filter(|rows| *rows > 0)
             .and_then(|rows| SIZES.iter().copied().find(|size| *size <= rows))
+    }
+}
+
+/// Newest first: once a page ends with a run of an earlier whole walk, which reached up to `walked_to`, everything behind
+/// it is known. A page in another order is known only if all of it is.
+pub(super) fn known_from_here(ids: &[RunId], walked_to: Option<RunId>) -> bool {
+    let Some(walked_to) = walked_to else { return false };
+    if ids.is_sorted_by(|a, b| a >= b) {
+        ids.last().is_some_and(|id| *id <= walked_to)
+    } else {
+        ids.iter().all(|id| *id <= walked_to)
     }
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::cases::{Batch, Cases};
 use self::runs::{LIFECYCLE, Runs, Standing, Told, case_outcome, told};
 use super::loose::{self, missing, read};
-use super::pager::Pager;
+use super::pager::{Pager, known_from_here};
 use super::{Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
 use crate::transport::{Analytics, Reply, Request};
@@ -323,22 +323,10 @@ impl Empirical {
         self.pager.advance();
         self.pages += 1;
         let more = full && total.is_none_or(|total| (self.pager.offset() as u64) < total);
-        if !more || self.known_from_here(&ids) || self.pages >= PAGES_MAX {
+        if !more || known_from_here(&ids, self.runs.walked_to) || self.pages >= PAGES_MAX {
             self.walked();
         }
         Ok(())
-    }
-
-    /// Newest first: once a page ends with a run of an earlier whole walk, everything behind it is known.
-    fn known_from_here(&self, ids: &[RunId]) -> bool {
-        let Some(walked_to) = self.runs.walked_to else {
-            return false;
-        };
-        if ids.is_sorted_by(|a, b| a >= b) {
-            ids.last().is_some_and(|id| *id <= walked_to)
-        } else {
-            ids.iter().all(|id| *id <= walked_to)
-        }
     }
 
     /// One row: its id if it can be read.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use self::runs::{Runs, Standing, case_outcome};
 use super::loose::{self, missing, read};
-use super::pager::Pager;
+use super::pager::{Pager, known_from_here};
 use super::{Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseCounts, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, Run, RunId};
 use crate::transport::{Reply, Request};
@@ -430,14 +430,7 @@ impl SamplePlatform {
             }
             self.accept_run(id, &row, learned);
         }
-        let known_from_here = self.runs.walked_to.is_some_and(|walked_to| {
-            let newest_first = ids.is_sorted_by(|a, b| a >= b);
-            if newest_first {
-                ids.last().is_some_and(|id| *id <= walked_to)
-            } else {
-                ids.iter().all(|id| *id <= walked_to)
-            }
-        });
+        let known_from_here = known_from_here(&ids, self.runs.walked_to);
         if !more || known_from_here || all_old {
             self.walking = false;
             self.clean = self
