@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 use testrun_exporter::metrics::render::render;
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Group};
-use testrun_exporter::store::{CaseRow, LastResult, Snapshot, SourceSnapshot};
+use testrun_exporter::store::{CaseRow, Counts, LastResult, Snapshot, SourceSnapshot};
 
 /// 14 series each: 100 000 in all.
 const CASES: usize = 100_000 / 14;
@@ -23,10 +23,13 @@ fn case_row(number: usize) -> CaseRow {
             branch: "main".into(),
         },
         case: format!("checkout-{:032x}", number * 2_654_435_761).into(),
-        results: [number as u64, 3, 1, 0, 0, 0],
-        retries: 2,
-        duration_sum: 12.345 * number as f64,
-        duration_count: number as u64,
+        counts: Counts {
+            results: [number as u64, 3, 1, 0, 0, 0],
+            retries: 2,
+            duration_sum: 12.345 * number as f64,
+            duration_count: number as u64,
+        },
+        came_back_at: None,
         last: Some(LastResult {
             outcome: CaseOutcome::Passed,
             at: Some(at),
@@ -50,7 +53,7 @@ fn snapshot() -> Snapshot {
         cases: (0..CASES).map(case_row).collect(),
         case_infos: Vec::new(),
         case_outcomes: BTreeMap::new(),
-        cases_left_out: 0,
+        cases_folded: 0,
         as_of: Timestamp::UNIX_EPOCH,
     };
     Snapshot {

@@ -30,7 +30,7 @@ use testrun_exporter::metrics::ends::{Complete, Ends};
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo};
 use testrun_exporter::metrics::render::{Rendered, Renderer};
 use testrun_exporter::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group};
-use testrun_exporter::store::{CaseRow, CountedRun, LastResult, Snapshot, SourceSnapshot};
+use testrun_exporter::store::{CaseRow, CountedRun, Counts, LastResult, Snapshot, SourceSnapshot};
 use testrun_exporter::web;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -95,10 +95,13 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
                     branch: "main".into(),
                 },
                 case: format!("{:016x}{:016x}", dice(), dice()).into(),
-                results: [dice() % 300, dice() % 4, dice() % 3, 0, 0, 0],
-                retries: dice() % 4,
-                duration_sum: (dice() % 1_000_000) as f64 / 1000.0,
-                duration_count: dice() % 300,
+                counts: Counts {
+                    results: [dice() % 300, dice() % 4, dice() % 3, 0, 0, 0],
+                    retries: dice() % 4,
+                    duration_sum: (dice() % 1_000_000) as f64 / 1000.0,
+                    duration_count: dice() % 300,
+                },
+                came_back_at: None,
                 last: None,
                 last_pass: Some(at((dice() % 3600) as i64)),
                 consecutive_failures: dice() % 20 / 19,
@@ -115,7 +118,7 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
 /// One more run has passed.
 fn change(row: &mut CaseRow, step: u64) {
     let ended = at(4000 + step as i64);
-    row.results[0] += 1;
+    row.counts.results[0] += 1;
     row.duration_sum += 1.234;
     row.duration_count += 1;
     row.last = Some(LastResult {
@@ -142,7 +145,7 @@ fn snapshot(cases: Vec<CaseRow>) -> Snapshot {
         runs_active: BTreeMap::new(),
         case_infos: Vec::<CaseInfo>::new(),
         case_outcomes: BTreeMap::new(),
-        cases_left_out: 0,
+        cases_folded: 0,
         as_of: Timestamp::UNIX_EPOCH,
         cases,
     };

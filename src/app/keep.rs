@@ -27,6 +27,8 @@ pub struct Keeper {
     own: LedgerOwn,
     sources: Vec<KeptSource>,
     retry_at: Option<Timestamp>,
+    /// The newest generation that was shown as it is.
+    shown_whole: u64,
 }
 
 /// What is kept of one source.
@@ -48,6 +50,7 @@ impl Keeper {
             own,
             sources: Vec::new(),
             retry_at: None,
+            shown_whole: 0,
         }
     }
 
@@ -180,7 +183,8 @@ impl Keeper {
         self.retry_at
     }
 
-    /// As much of a snapshot as may be shown: a source's counters only as far as they are written.
+    /// As much of a snapshot as may be shown: a source's counters only as far as they are written. Whoever scrapes that has
+    /// not seen the snapshot, so it goes by the generation of the last one that was shown whole.
     pub(super) fn shown(&mut self, snapshot: &Snapshot) -> Snapshot {
         let sources = snapshot.sources.iter().map(|newest| {
             let Some(source) = self
@@ -196,9 +200,13 @@ impl Keeper {
             source.persisted = Some(Arc::clone(newest));
             Arc::clone(newest)
         });
+        let sources = sources.collect();
+        if !self.sources.iter().any(|source| source.unwritten) {
+            self.shown_whole = snapshot.generation;
+        }
         Snapshot {
-            generation: snapshot.generation,
-            sources: sources.collect(),
+            generation: self.shown_whole,
+            sources,
         }
     }
 }

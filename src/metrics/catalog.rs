@@ -225,7 +225,7 @@ families! {
         from (Some("the case's id, name, suite and file"), Some("`regression_test_id`, `command`, `categories`, `sample_name`"))
         eg "testrun_case_consecutive_failures * on (source, case) group_left (name, file) testrun_case_info";
     CASE_RESULTS_TOTAL: Cases, upstream, Counter "testrun_case_results_total" ["source", "environment", "branch", "case", "outcome"] ""
-        "Results of a case in finished runs since the source was first met, by outcome."
+        "Results of a case in finished runs since the source was first met, by outcome. Above the series budget those of cases without series of their own are counted under case=\"__other__\"."
         from (Some("`status`: pass, fail, flaky, skip"), Some("`status`: pass, fail, missing_output"))
         eg "topk(10, increase(testrun_case_results_total{outcome=\"flaky\"}[7d]))";
     CASE_RETRIES_TOTAL: Cases, upstream, Counter "testrun_case_retries_total" ["source", "environment", "branch", "case"] ""
@@ -378,7 +378,7 @@ families! {
         from ()
         eg "increase(testrun_exporter_lost_seconds_total[1d]) > 0";
     SERIES_FOLDED: Exporter, kept, Gauge "testrun_exporter_series_folded" ["source"] ""
-        "Cases that the series budget leaves out of the per-case families. This version leaves them out; it does not fold them into one more case."
+        "Cases (in an environment and a branch) without series of their own, because the series budget has no room. Their results are counted under case=\"__other__\"."
         from ()
         eg "testrun_exporter_series_folded > 0";
     SERIES: Exporter, kept, Gauge "testrun_exporter_series" ["family"] ""

@@ -227,15 +227,20 @@ impl Row for CaseRow {
             ..column(&catalog::CASE_RESULTS_TOTAL, |out, labels, row| {
                 for outcome in CaseOutcome::ALL {
                     let by = row.counted[outcome.index()].as_deref().map(|run| exemplar(run, 1.0));
-                    out.put_counted(labels, ("outcome", outcome.label()), row.results[outcome.index()], by);
+                    out.put_counted(
+                        labels,
+                        ("outcome", outcome.label()),
+                        row.counts.results[outcome.index()],
+                        by,
+                    );
                 }
             })
         },
         column(&catalog::CASE_RETRIES_TOTAL, |out, labels, row| {
-            out.put(labels, row.retries)
+            out.put(labels, row.counts.retries)
         }),
         column(&catalog::CASE_DURATION_SECONDS, |out, labels, row| {
-            out.put_sum_and_count(labels, row.duration_sum, row.duration_count);
+            out.put_sum_and_count(labels, row.counts.duration_sum, row.counts.duration_count);
         }),
         column(&catalog::CASE_LAST_OUTCOME, |out, labels, row| {
             if let Some(last) = &row.last {
@@ -482,7 +487,7 @@ fn write_case_counts(page: &mut Page, sources: &[Prepared<'_>]) {
 fn write_bookkeeping(page: &mut Page, sources: &[Prepared<'_>], mut series: Vec<(&'static str, u64)>) {
     page.family(&catalog::SERIES_FOLDED, |out| {
         for source in sources {
-            out.put(&source.labels, source.source.cases_left_out);
+            out.put(&source.labels, source.source.cases_folded);
         }
     });
     // Last, because it counts what is above, in names' order like every other label.

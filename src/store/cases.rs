@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::release::Shown;
 use super::runs::{CaseIndex, CaseSet};
-use super::snapshot::{CountedRun, LastResult};
+use super::snapshot::{CountedRun, Counts, LastResult};
 use crate::model::{CaseInfo, CaseOutcome, CaseResult, Name, Run, RunId};
 
 /// Results per case and group that are held one by one, so that they can come in any order and can be edited: 32 runs of
@@ -173,6 +173,12 @@ impl Recent {
         (streak + self.folded.streak, self.folded.pass.and_then(|(_, at)| at))
     }
 
+    /// Whether a result since `since` was a failure or a flake, as far as single results are held.
+    pub(super) fn was_in_trouble(&self, since: Timestamp) -> bool {
+        let mut since_then = self.entries.iter().rev().take_while(|entry| entry.order.0 >= since);
+        since_then.any(|entry| entry.outcome.is_failure() || entry.outcome == CaseOutcome::Flaky)
+    }
+
     pub(super) fn standing(&self) -> Standing {
         let (streak, last_pass) = self.streak();
         let last = self.newest_entry().map(|entry| LastResult {
@@ -189,36 +195,48 @@ impl Recent {
     }
 }
 
-/// What is counted of one case in one group.
+/// What is counted, and the newest run counted under each outcome.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Counts {
-    pub(super) results: [u64; CaseOutcome::COUNT],
-    pub(super) retries: u64,
-    pub(super) duration_sum: f64,
-    pub(super) duration_count: u64,
+pub(super) struct Tally {
+    pub(super) counts: Counts,
+    pub(super) newest: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
 }
 
-impl Counts {
-    /// Counts a result with all that belongs to it. A duration that is not a length of time is not one.
-    pub(super) fn add(&mut self, result: &CaseResult) {
-        self.results[result.outcome.index()] += 1;
-        self.retries += result.retries.unwrap_or(0);
-        if let Some(seconds) = result
-            .duration_seconds
-            .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
-        {
-            self.duration_sum += seconds;
-            self.duration_count += 1;
+impl Tally {
+    /// Counts a result of a run.
+    pub(super) fn count(&mut self, result: &CaseResult, run: &Arc<CountedRun>) {
+        self.counts.add(result);
+        run.remember_in(&mut self.newest[result.outcome.index()]);
+    }
+
+    /// Adds all of another one.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.counts.merge(&other.counts);
+        for (known, run) in self.newest.iter_mut().zip(other.newest) {
+            if let Some(run) = run {
+                run.remember_in(known);
+            }
         }
     }
 }
 
 /// One case in one group.
+///
+/// Each result is counted in one place for good: in the case's own series, or in its group's `__other__` if the case had none
+/// when the round ended. So neither runs backwards when a case comes and goes, and their increases add up to the truth.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
-    pub(super) counts: Counts,
-    /// The newest run counted under each outcome.
-    pub(super) counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
+    /// What its own series count. While the case has none, this stands still.
+    pub(super) own: Tally,
+    /// What was counted since the last round ended, and is in neither place yet.
+    pub(super) pending: Option<Box<Tally>>,
+    /// Whether it had series of its own when the last round ended.
+    pub(super) admitted: bool,
+    /// The generation in which its series changed last; `None`: not known, so that it counts as now.
+    #[serde(skip)]
+    pub(super) changed: Option<u64>,
+    /// What its series counted when they came back last.
+    pub(super) came_back_at: Option<Arc<Counts>>,
     pub(super) recent: Recent,
     /// The last pass as upstream tells it, which may be older than any result that is known.
     #[serde(with = "crate::packed")]
@@ -232,13 +250,66 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn new(clock: Timestamp) -> Self {
         Self {
-            counts: Counts::default(),
-            counted: Default::default(),
+            own: Tally::default(),
+            pending: None,
+            admitted: false,
+            changed: None,
+            came_back_at: None,
             recent: Recent::default(),
             told_pass: None,
             shown: Shown::Never,
             touched: clock,
         }
+    }
+
+    /// When the case was last seen to exist: when its newest run ended, or, without any, when something was learned of it.
+    pub(super) fn seen(&self) -> Timestamp {
+        let newest = self.recent.newest().map(|(ended, _)| ended);
+        newest.filter(|ended| *ended > Timestamp::MIN).unwrap_or(self.touched)
+    }
+
+    /// Whether it has counts that no series has shown, so that some series must.
+    pub(super) fn owes(&self) -> bool {
+        self.pending.is_some() || self.shown != Shown::Truth && self.own.counts != Counts::default()
+    }
+
+    /// Whether its series may show what no scrape has taken. They must not leave then: their last step would be lost to those
+    /// who add up increases.
+    pub(super) fn is_unseen(&self, scraped: u64) -> bool {
+        self.admitted && self.changed.is_none_or(|changed| changed > scraped)
+    }
+
+    /// A round has ended as `generation`, and the case has series of its own.
+    pub(super) fn admit(&mut self, generation: u64) {
+        if !self.admitted && self.shown == Shown::Truth {
+            self.came_back_at = Some(Arc::new(self.own.counts.clone()));
+        }
+        self.admitted = true;
+        if self.pending.is_some() || self.changed.is_none() {
+            self.changed = Some(generation);
+        }
+        if let Some(pending) = self.pending.take() {
+            self.own.merge(*pending);
+        }
+    }
+
+    /// A round has ended, and the case has no series of its own. What no series has counted yet goes on waiting.
+    pub(super) fn leave(&mut self) {
+        self.admitted = false;
+        self.changed = None;
+        self.shown.leave_out();
+    }
+
+    /// The same, but gives what no series has counted yet.
+    pub(super) fn fold(&mut self) -> Option<Tally> {
+        self.leave();
+        let pending = self.pending.take().map(|pending| *pending);
+        if self.shown == Shown::Truth || self.own.counts == Counts::default() {
+            return pending;
+        }
+        let mut uncounted = std::mem::take(&mut self.own);
+        uncounted.merge(pending.unwrap_or_default());
+        Some(uncounted)
     }
 }
 

@@ -14,6 +14,7 @@
 //!   and in whatever rounds they come. Later edits move gauges, never counters.
 //! - Only a successful round is published; facts of failed rounds show with the next success.
 //! - A new row is served at 0 until that has been scraped (`release`).
+//! - When there is room for some of the cases only, the others count in `__other__` (`budget`).
 //! - Gauges follow the order in which runs ended, not the order of arrival (`cases`).
 //! - Everything is bounded: runs by retention and a maximum, cases, groups, and results that wait for their run. What is
 //!   let go is never counted again when it is met again.
@@ -29,6 +30,7 @@
 //! restores both ([`Store::restore`]), shows what was shown ([`Store::reopen`]), and reads what came after as if it had only
 //! been slow. Zeros that may not have been scraped are shown again; counts that may have been are never hidden again.
 
+mod budget;
 mod cases;
 mod keep;
 pub mod ledger;
@@ -45,20 +47,17 @@ use jiff::Timestamp;
 
 use crate::model::Update;
 
+pub use budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
 pub use keep::KeepError;
 pub use release::ZEROS_SECONDS_MAX;
-pub use snapshot::{CaseRow, CountedRun, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
+pub use snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
 pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
-
-/// Series that one case row can become: six outcomes, retries, duration sum and count, last outcome, last run, last pass,
-/// last duration, streak, and the case's text.
-pub const SERIES_PER_CASE: usize = 6 + 1 + 2 + 1 + 1 + 1 + 1 + 1 + 1;
 
 /// All sources' states, and what is published of them.
 #[derive(Debug, Clone)]
 pub struct Store {
     sources: Vec<SourceState>,
-    rows_max: usize,
+    series_budget: usize,
     generation: u64,
 }
 
@@ -70,7 +69,7 @@ impl Store {
         let sources = specs.into_iter().map(SourceState::new).collect();
         Self {
             sources,
-            rows_max: series_budget / SERIES_PER_CASE,
+            series_budget,
             generation: 0,
         }
     }
@@ -97,7 +96,7 @@ impl Store {
                     None => SourceState::new(spec),
                 });
         }
-        self.rows_max = series_budget / SERIES_PER_CASE;
+        self.series_budget = series_budget;
         self.generation += 1;
         self.gather()
     }
@@ -114,7 +113,7 @@ impl Store {
                 if !self.sources.get_mut(source)?.round_ended(result, at) {
                     return None;
                 }
-                let allowed = self.rows_allowed(source);
+                let allowed = self.series_allowed(source, scraped);
                 self.generation += 1;
                 self.sources[source].snapshot(now, self.generation, scraped, allowed);
                 Some(self.gather())
@@ -135,7 +134,7 @@ impl Store {
             .filter(|source| self.sources[*source].as_of() > Timestamp::MIN)
             .collect();
         for source in &restored {
-            let allowed = self.rows_allowed(*source);
+            let allowed = self.series_allowed(*source, 0);
             self.generation += 1;
             self.sources[*source].snapshot(now, self.generation, 0, allowed);
         }
@@ -187,26 +186,22 @@ impl Store {
         })
     }
 
-    /// A source's share of the rows: all that it has if there is room for all, else in proportion. What the others have
-    /// published stays until their next round, so the share of one that has grown is what they leave.
-    fn rows_allowed(&self, source: usize) -> usize {
-        let need = self.sources[source].case_rows();
-        let total: usize = self.sources.iter().map(SourceState::case_rows).sum();
-        let share = if total <= self.rows_max {
-            need
+    /// The series that a source's cases may have: what they need if there is room for all, else the source's share. What the
+    /// others have published stays until their next round, so the share of one that has grown is what they leave.
+    fn series_allowed(&self, source: usize, scraped: u64) -> usize {
+        let needs: Vec<_> = self.sources.iter().map(SourceState::series_needed).collect();
+        let share = if needs.iter().sum::<usize>() <= self.series_budget {
+            needs[source]
         } else {
-            proportion(self.rows_max, need, total)
+            let share = budget::shares(&needs, self.series_budget)[source];
+            // What nobody has seen yet does not leave, even if the others' share has grown.
+            share.max(self.sources[source].series_unseen(scraped))
         };
         let others: usize = (0..self.sources.len())
             .filter(|other| *other != source)
             .filter_map(|other| self.sources[other].published())
-            .map(|published| published.cases.len())
+            .map(|published| published.case_series())
             .sum();
-        share.min(self.rows_max.saturating_sub(others))
+        share.min(self.series_budget.saturating_sub(others))
     }
-}
-
-/// `whole * part / total`, rounded down.
-fn proportion(whole: usize, part: usize, total: usize) -> usize {
-    usize::try_from(whole as u128 * part as u128 / total.max(1) as u128).unwrap_or(whole)
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group, Name, Run, RunId, RunOutcome};
+use super::budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
+use crate::model::{
+    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome,
+};
 
 /// All sources' data at one moment.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +44,8 @@ pub struct SourceSnapshot {
     pub case_infos: Vec<CaseInfo>,
     /// Cases by environment and current outcome: exact, whatever the budget leaves out.
     pub case_outcomes: BTreeMap<Name, [u64; CaseOutcome::COUNT]>,
-    /// Cases (rows) that the series budget left out.
-    pub cases_left_out: u64,
+    /// Cases (rows) without series of their own, for want of room. What they count is in rows of the case [`OTHER`].
+    pub cases_folded: u64,
     /// When the round that this is the result of ended.
     pub as_of: Timestamp,
 }
@@ -71,14 +74,25 @@ impl SourceSnapshot {
         let cases: HashMap<(&Group, &Name), &CaseRow> =
             cases.iter().map(|row| ((&row.group, &row.case), row)).collect();
         for row in &mut shown.cases {
-            let before = cases.get(&(&row.group, &row.case));
-            row.results = before.map_or([0; CaseOutcome::COUNT], |before| before.results);
-            row.counted = before.map_or_else(Default::default, |before| before.counted.clone());
-            row.retries = before.map_or(0, |before| before.retries);
-            row.duration_sum = before.map_or(0.0, |before| before.duration_sum);
-            row.duration_count = before.map_or(0, |before| before.duration_count);
+            match cases.get(&(&row.group, &row.case)) {
+                Some(before) => {
+                    row.counts = before.counts.clone();
+                    row.counted.clone_from(&before.counted);
+                }
+                None => {
+                    row.counts = row.came_back_at.as_deref().cloned().unwrap_or_default();
+                    row.counted = Default::default();
+                }
+            }
         }
         shown
+    }
+
+    /// Most series that the rows of cases become.
+    #[must_use]
+    pub fn case_series(&self) -> usize {
+        let others = self.cases.iter().filter(|row| &*row.case == OTHER).count();
+        (self.cases.len() - others) * SERIES_PER_CASE + others * SERIES_PER_OTHER
     }
 }
 
@@ -101,21 +115,17 @@ pub struct GroupRow {
     pub last: Option<Run>,
 }
 
-/// One case in one group.
+/// One case in one group, or, as the case [`OTHER`], the counts of a group's cases that had no room when they happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseRow {
     /// Where.
     pub group: Group,
     /// Which.
     pub case: Name,
-    /// Results counted, by outcome.
-    pub results: [u64; CaseOutcome::COUNT],
-    /// Retries counted.
-    pub retries: u64,
-    /// Seconds of the results that told a duration.
-    pub duration_sum: f64,
-    /// How many told one.
-    pub duration_count: u64,
+    /// What is counted.
+    pub counts: Counts,
+    /// What these were when the case was given series of its own again. `None`: it never left.
+    pub came_back_at: Option<Arc<Counts>>,
     /// The result of the run that ended last.
     pub last: Option<LastResult>,
     /// When it last passed, flaky or not.
@@ -124,6 +134,44 @@ pub struct CaseRow {
     pub consecutive_failures: u64,
     /// The newest run counted under each outcome.
     pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
+}
+
+/// What is counted of one case in one group, or of several.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Results, by outcome.
+    pub results: [u64; CaseOutcome::COUNT],
+    /// Retries.
+    pub retries: u64,
+    /// Seconds of the results that told a duration.
+    pub duration_sum: f64,
+    /// How many told one.
+    pub duration_count: u64,
+}
+
+impl Counts {
+    /// Counts a result with all that belongs to it. A duration that is not a length of time is not one.
+    pub(super) fn add(&mut self, result: &CaseResult) {
+        self.results[result.outcome.index()] += 1;
+        self.retries += result.retries.unwrap_or(0);
+        if let Some(seconds) = result
+            .duration_seconds
+            .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
+        {
+            self.duration_sum += seconds;
+            self.duration_count += 1;
+        }
+    }
+
+    /// Adds all of another one.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (sum, count) in self.results.iter_mut().zip(other.results) {
+            *sum += count;
+        }
+        self.retries += other.retries;
+        self.duration_sum += other.duration_sum;
+        self.duration_count += other.duration_count;
+    }
 }
 
 /// A run that has moved a count: what a person who sees the count move wants to open.

@@ -1,7 +1,6 @@
 //! One source's numbers: facts in, snapshots out. Plain data without locks, channels or clock.
 //! Never drops a true fact because of the round that it came in, never shows one before its round is complete.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +8,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::cases::{Cases, Counts, Entry, Order, Recent, Row};
+use super::budget::{self, Claim, SERIES_PER_CASE, SERIES_PER_OTHER};
+use super::cases::{Cases, Entry, Order, Row};
 use super::keep;
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
-use super::snapshot::{CaseRow, CountedRun, GroupRow, Histogram, SourceSnapshot};
+use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, SourceSnapshot};
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
     RunOutcome,
@@ -41,7 +41,7 @@ pub struct Limits {
     /// How long finished runs are remembered: the lookback and a margin, so that nothing is forgotten while upstream is
     /// still asked about it.
     pub retention: Duration,
-    /// How long a case that no run has shown is kept.
+    /// How long after its last result a case is still shown.
     pub series_ttl: Duration,
 }
 
@@ -70,6 +70,8 @@ struct GroupState {
     counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     shown: Shown,
     rows: HashMap<CaseIndex, Row>,
+    /// What was counted of cases that had no series of their own. Once there, it stays.
+    other: Option<Box<Row>>,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
     #[serde(skip)]
     sorted: Vec<CaseIndex>,
@@ -85,6 +87,7 @@ impl GroupState {
             counted: Default::default(),
             shown: Shown::Never,
             rows: HashMap::new(),
+            other: None,
             sorted: Vec::new(),
         }
     }
@@ -113,6 +116,13 @@ impl GroupState {
         });
         row.touched = clock;
         row
+    }
+
+    /// Whether something is counted under `__other__` even if there is room for all that is alive.
+    fn needs_other(&self, alive: Timestamp, impostor: Option<CaseIndex>) -> bool {
+        self.other.is_some()
+            || impostor.is_some_and(|case| self.rows.contains_key(&case))
+            || self.rows.values().any(|row| row.seen() < alive && row.owes())
     }
 
     fn sort(&mut self, cases: &Cases) {
@@ -253,6 +263,38 @@ impl SourceState {
         self.groups.values().map(|group| group.rows.len()).sum()
     }
 
+    /// Series that would show all that is alive of its cases.
+    #[must_use]
+    pub fn series_needed(&self) -> usize {
+        let (alive, impostor) = (self.alive_since(), self.impostor());
+        let series = self.groups.values().map(|group| {
+            let rows = group.rows.values().filter(|row| row.seen() >= alive).count();
+            rows * SERIES_PER_CASE + usize::from(group.needs_other(alive, impostor)) * SERIES_PER_OTHER
+        });
+        series.sum()
+    }
+
+    /// Series of cases whose last step no scrape has taken.
+    #[must_use]
+    pub fn series_unseen(&self, scraped: u64) -> usize {
+        let unseen = self.groups.values().map(|group| {
+            let rows = group.rows.values().filter(|row| row.is_unseen(scraped)).count();
+            rows * SERIES_PER_CASE + usize::from(group.other.is_some()) * SERIES_PER_OTHER
+        });
+        unseen.sum()
+    }
+
+    /// A case that has the name of the sum of the others is one of the others.
+    fn impostor(&self) -> Option<CaseIndex> {
+        self.cases.find(&OTHER.into())
+    }
+
+    /// Cases that were seen last before this are no longer shown.
+    fn alive_since(&self) -> Timestamp {
+        let ttl = SignedDuration::try_from(self.spec.limits.series_ttl).unwrap_or(SignedDuration::MAX);
+        self.as_of.checked_sub(ttl).unwrap_or(Timestamp::MIN)
+    }
+
     /// Cases that have a place, with or without results.
     #[must_use]
     pub fn cases_known(&self) -> usize {
@@ -379,14 +421,13 @@ impl SourceState {
             let row = group.row(case, self.clock);
             row.recent.insert(entry);
             if known.counted {
-                row.counts.add(result);
                 // Results come run by run: one copy of what is remembered of a run will do for all of its cases.
                 let counted = CountedRun::new(&known.run);
                 if self.counted.as_deref() != Some(&counted) {
                     self.counted = Some(Arc::new(counted));
                 }
                 if let Some(counted) = &self.counted {
-                    counted.remember_in(&mut row.counted[result.outcome.index()]);
+                    row.pending.get_or_insert_default().count(result, counted);
                 }
             }
         } else if let Some(row) = group.rows.get_mut(&case)
@@ -423,7 +464,9 @@ impl SourceState {
         self.groups.retain(|name, group| {
             let rows = group.rows.len();
             group.rows.retain(|_, row| {
-                row.touched >= cutoff || row.recent.newest().is_some_and(|(ended, _)| ended >= cutoff)
+                row.touched >= cutoff
+                    || row.pending.is_some()
+                    || row.recent.newest().is_some_and(|(ended, _)| ended >= cutoff)
             });
             if group.rows.len() != rows {
                 group.sorted.clear();
@@ -447,18 +490,18 @@ impl SourceState {
     }
 
     /// Builds what is to be published after a round, as `generation`. `scraped` is the newest generation that a scrape
-    /// has taken. At most `cases_allowed` case rows are in it.
+    /// has taken. Its cases have at most `series_allowed` series, and a group's `__other__` if it needs one.
     pub fn snapshot(
         &mut self,
         now: Timestamp,
         generation: u64,
         scraped: u64,
-        cases_allowed: usize,
+        series_allowed: usize,
     ) -> Arc<SourceSnapshot> {
         for group in self.groups.values_mut() {
             group.sort(&self.cases);
         }
-        let admitted = self.admitted(cases_allowed);
+        let cases_folded = self.settle(series_allowed, generation, scraped);
         let case_outcomes = self.case_outcomes();
         let mut moment = Moment {
             now,
@@ -466,7 +509,7 @@ impl SourceState {
             scraped,
             held: Vec::new(),
         };
-        let (cases, case_infos) = self.case_rows_shown(&admitted, &mut moment);
+        let (cases, case_infos) = self.case_rows_shown(&mut moment);
         let groups = self.group_rows_shown(&mut moment);
         let run_errors = self.run_errors_shown(&mut moment);
         self.held = moment.held;
@@ -483,7 +526,7 @@ impl SourceState {
                 .iter()
                 .map(|(name, known)| (name.clone(), known.active))
                 .collect(),
-            cases_left_out: (admitted.len() - cases.len()) as u64,
+            cases_folded,
             cases,
             case_infos,
             case_outcomes,
@@ -538,8 +581,8 @@ impl SourceState {
                 let runs = histogram.counted.iter_mut().flatten();
                 runs.for_each(|(run, _)| share(run));
             }
-            for row in group.rows.values_mut() {
-                row.counted.iter_mut().flatten().for_each(&mut share);
+            for row in group.rows.values_mut().chain(group.other.as_deref_mut()) {
+                row.own.newest.iter_mut().flatten().for_each(&mut share);
             }
         }
     }
@@ -548,9 +591,14 @@ impl SourceState {
         match row {
             Released::Group(group) => Some(&mut self.groups.get_mut(group)?.shown),
             Released::Errors(environment) => Some(&mut self.environments.get_mut(environment)?.shown),
+            Released::Case(group, case) if &**case == OTHER => {
+                Some(&mut self.groups.get_mut(group)?.other.as_mut()?.shown)
+            }
             Released::Case(group, case) => {
                 let case = self.cases.find(case)?;
-                Some(&mut self.groups.get_mut(group)?.rows.get_mut(&case)?.shown)
+                let row = self.groups.get_mut(group)?.rows.get_mut(&case)?;
+                row.changed = None;
+                Some(&mut row.shown)
             }
         }
     }
@@ -560,60 +608,102 @@ impl SourceState {
         &self.released
     }
 
-    /// Which rows are shown, in the order of the rows: failing now, then flaky, then the most recently run; ties by key.
-    fn admitted(&self, allowed: usize) -> Vec<bool> {
-        let total = self.case_rows();
-        if total <= allowed {
-            return vec![true; total];
-        }
-        let mut ranks: Vec<(u8, Reverse<Option<Order>>, usize)> = Vec::with_capacity(total);
-        for group in self.groups.values() {
-            for row in group.sorted.iter().filter_map(|case| group.rows.get(case)) {
-                ranks.push((urgency(&row.recent), Reverse(row.recent.newest()), ranks.len()));
-            }
-        }
-        let mut admitted = vec![false; total];
-        if allowed > 0 {
-            ranks.select_nth_unstable(allowed - 1);
-            for (_, _, place) in &ranks[..allowed] {
-                admitted[*place] = true;
-            }
-        }
-        admitted
-    }
-
-    fn case_rows_shown(&mut self, admitted: &[bool], moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
-        let mut rows = Vec::with_capacity(admitted.iter().filter(|shown| **shown).count());
-        let mut shown_cases = CaseSet::default();
-        let mut admitted = admitted.iter();
-        for (name, group) in &mut self.groups {
+    /// Decides which cases have series of their own, and puts what was counted since the last round where it belongs. Gives
+    /// how many cases have none for want of room.
+    fn settle(&mut self, series_allowed: usize, generation: u64, scraped: u64) -> u64 {
+        let alive = self.alive_since();
+        let Room { cases, others } = self.room(series_allowed, alive, scraped);
+        let mut admitted = cases.iter();
+        let mut folded = 0;
+        for (group, has_other) in self.groups.values_mut().zip(others) {
             for case in &group.sorted {
-                let (Some(row), Some(case_name)) = (group.rows.get_mut(case), self.cases.name(*case)) else {
-                    continue;
-                };
-                if !admitted.next().copied().unwrap_or(false) {
-                    row.shown.leave_out();
+                let Some(row) = group.rows.get_mut(case) else { continue };
+                if admitted.next().copied().unwrap_or(false) {
+                    row.admit(generation);
                     continue;
                 }
-                shown_cases.insert(*case);
-                let truth = case_row(name, case_name, row);
-                let Some(since) = row.shown.show(moment.now, moment.generation, moment.scraped) else {
-                    rows.push(truth);
+                let has_no_room = row.seen() >= alive;
+                folded += u64::from(has_no_room);
+                if !has_other {
+                    row.leave();
                     continue;
+                }
+                let uncounted = row.fold();
+                if has_no_room || uncounted.is_some() {
+                    let other = group.other.get_or_insert_with(|| Box::new(Row::new(self.clock)));
+                    other.admitted = true;
+                    other.own.merge(uncounted.unwrap_or_default());
+                }
+            }
+        }
+        folded
+    }
+
+    /// Who has room.
+    fn room(&self, series_allowed: usize, alive: Timestamp, scraped: u64) -> Room {
+        let impostor = self.impostor();
+        let mut claims = Vec::new();
+        let mut needs = Vec::with_capacity(self.groups.len());
+        let mut rows = 0;
+        for group in self.groups.values() {
+            let before = claims.len();
+            for case in &group.sorted {
+                let Some(row) = group.rows.get(case) else { continue };
+                if row.seen() >= alive && Some(*case) != impostor {
+                    claims.push((row, rows));
+                }
+                rows += 1;
+            }
+            needs.push(if group.other.is_some() {
+                budget::Other::IsThere
+            } else if group.needs_other(alive, impostor) {
+                budget::Other::Needed
+            } else if claims.len() > before {
+                budget::Other::NeededIfFolded
+            } else {
+                budget::Other::NotNeeded
+            });
+        }
+        let unseen = claims.iter().filter(|(row, _)| row.is_unseen(scraped)).count();
+        let budget::Slots { cases: slots, others } = budget::slots(series_allowed, claims.len(), unseen, &needs);
+        let mut cases = vec![false; rows];
+        if slots >= claims.len() {
+            for (_, place) in claims {
+                cases[place] = true;
+            }
+        } else {
+            let claims = claims
+                .into_iter()
+                .map(|(row, place)| Claim::new(row, self.as_of, scraped, place))
+                .collect();
+            for place in budget::best(claims, slots) {
+                cases[place] = true;
+            }
+        }
+        Room { cases, others }
+    }
+
+    fn case_rows_shown(&mut self, moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
+        let other_name = Name::from(OTHER);
+        let mut rows = Vec::new();
+        let mut shown_cases = CaseSet::default();
+        for (name, group) in &mut self.groups {
+            let place_of_other = group
+                .sorted
+                .partition_point(|case| self.cases.name(*case).is_some_and(|case| **case < *OTHER));
+            let (before, after) = group.sorted.split_at(place_of_other);
+            let places = before.iter().map(Some).chain([None]).chain(after.iter().map(Some));
+            for place in places {
+                let row = match place {
+                    Some(case) => group.rows.get_mut(case).zip(self.cases.name(*case)),
+                    None => group.other.as_deref_mut().zip(Some(&other_name)),
                 };
-                let moved = truth.results.iter().any(|count| *count > 0);
-                rows.push(CaseRow {
-                    results: [0; CaseOutcome::COUNT],
-                    retries: 0,
-                    duration_sum: 0.0,
-                    duration_count: 0,
-                    counted: Default::default(),
-                    ..truth.clone()
-                });
-                moment.hold(moved, since, || Truth::Case {
-                    place: rows.len() - 1,
-                    row: truth,
-                });
+                if let Some((row, case_name)) = row.filter(|(row, _)| row.admitted) {
+                    if let Some(case) = place {
+                        shown_cases.insert(*case);
+                    }
+                    moment.show_case(&mut rows, name, case_name, row);
+                }
             }
         }
         let mut infos: Vec<_> = shown_cases
@@ -692,9 +782,10 @@ impl SourceState {
     fn case_outcomes(&self) -> BTreeMap<Name, [u64; CaseOutcome::COUNT]> {
         let mut counts: BTreeMap<Name, [u64; CaseOutcome::COUNT]> = BTreeMap::new();
         let mut newest: Vec<Option<(Order, CaseOutcome)>> = vec![None; self.cases.places()];
+        let alive = self.alive_since();
         let mut groups = self.groups.iter().peekable();
         while let Some((name, group)) = groups.next() {
-            for (case, row) in &group.rows {
+            for (case, row) in group.rows.iter().filter(|(_, row)| row.seen() >= alive) {
                 let this = row.recent.newest().zip(row.recent.outcome());
                 let known = &mut newest[*case as usize];
                 *known = (*known).max(this);
@@ -713,6 +804,12 @@ impl SourceState {
     }
 }
 
+/// Which cases have series of their own, in the order of the rows, and which groups may have a sum of the others.
+struct Room {
+    cases: Vec<bool>,
+    others: Vec<bool>,
+}
+
 /// The circumstances of a snapshot, and what it holds back.
 struct Moment {
     now: Timestamp,
@@ -727,6 +824,24 @@ impl Moment {
         if moved {
             self.held.push(Held { since, truth: truth() });
         }
+    }
+
+    fn show_case(&mut self, rows: &mut Vec<CaseRow>, group: &Group, case: &Name, row: &mut Row) {
+        let truth = case_row(group, case, row);
+        let Some(since) = row.shown.show(self.now, self.generation, self.scraped) else {
+            rows.push(truth);
+            return;
+        };
+        let moved = truth.counts.results.iter().any(|count| *count > 0);
+        rows.push(CaseRow {
+            counts: Counts::default(),
+            counted: Default::default(),
+            ..truth.clone()
+        });
+        self.hold(moved, since, || Truth::Case {
+            place: rows.len() - 1,
+            row: truth,
+        });
     }
 }
 
@@ -745,33 +860,16 @@ fn environment<'a>(
     known
 }
 
-/// 0 is failing now, 1 is flaky, 2 is neither.
-fn urgency(recent: &Recent) -> u8 {
-    match recent.outcome() {
-        _ if recent.streak().0 > 0 => 0,
-        Some(CaseOutcome::Flaky) => 1,
-        _ => 2,
-    }
-}
-
 fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
     let standing = row.recent.standing();
-    let Counts {
-        results,
-        retries,
-        duration_sum,
-        duration_count,
-    } = row.counts;
     CaseRow {
         group: group.clone(),
         case: case.clone(),
-        results,
-        retries,
-        duration_sum,
-        duration_count,
+        counts: row.own.counts.clone(),
+        came_back_at: row.came_back_at.clone(),
         last: standing.last,
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
-        counted: row.counted.clone(),
+        counted: row.own.newest.clone(),
     }
 }

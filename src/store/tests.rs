@@ -14,14 +14,14 @@ use crate::model::{
 };
 use CaseOutcome::{Failed, Flaky, MissingOutput, Passed, Skipped};
 
-const DAY: Duration = Duration::from_secs(86_400);
-const NOW: i64 = 1_800_000_000;
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const NOW: i64 = 1_800_000_000;
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(NOW + seconds).unwrap()
 }
 
-fn spec(name: &str) -> SourceSpec {
+pub(super) fn spec(name: &str) -> SourceSpec {
     SourceSpec {
         name: name.into(),
         error_codes: ErrorCode::ALL,
@@ -29,12 +29,12 @@ fn spec(name: &str) -> SourceSpec {
         limits: Limits {
             cases_max: 100,
             retention: 30 * DAY,
-            series_ttl: 30 * DAY,
+            series_ttl: 14 * DAY,
         },
     }
 }
 
-fn group(environment: &str, branch: &str) -> Group {
+pub(super) fn group(environment: &str, branch: &str) -> Group {
     Group {
         environment: environment.into(),
         branch: branch.into(),
@@ -42,7 +42,7 @@ fn group(environment: &str, branch: &str) -> Group {
 }
 
 /// A run that ended `id` seconds from the start.
-fn run(id: u64, outcome: RunOutcome) -> Run {
+pub(super) fn run(id: u64, outcome: RunOutcome) -> Run {
     let end = i64::try_from(id).unwrap();
     let mut counts = [None; CaseOutcome::COUNT];
     counts[Passed.index()] = Some(2);
@@ -74,7 +74,7 @@ fn active(ids: &[u64]) -> Fact {
     Fact::Active(ids.iter().map(run).collect())
 }
 
-fn result(run: u64, case: &str, outcome: CaseOutcome) -> Fact {
+pub(super) fn result(run: u64, case: &str, outcome: CaseOutcome) -> Fact {
     Fact::Result(CaseResult {
         run,
         case: case.into(),
@@ -147,7 +147,7 @@ fn runs_counted(snapshot: &SourceSnapshot) -> u64 {
 }
 
 fn results_counted(snapshot: &SourceSnapshot) -> u64 {
-    snapshot.cases.iter().flat_map(|row| row.results).sum()
+    snapshot.cases.iter().flat_map(|row| row.counts.results).sum()
 }
 
 /// What is counted of `facts` after a baseline of the runs 10 (finished), 8 and 11 (active).
@@ -212,9 +212,9 @@ fn results_that_came_before_the_baseline_of_a_run_that_was_active_then_count() {
     assert_eq!((runs_counted(&shown), results_counted(&shown)), (1, 1));
     assert_eq!(
         (
-            shown.cases[0].retries,
-            shown.cases[0].duration_sum,
-            shown.cases[0].duration_count
+            shown.cases[0].counts.retries,
+            shown.cases[0].counts.duration_sum,
+            shown.cases[0].counts.duration_count
         ),
         (1, 1.5, 1)
     );
@@ -238,7 +238,7 @@ fn an_edit_moves_gauges_and_never_counters() {
         shown.groups[0].last.as_ref().map(|run| (run.id, run.outcome)),
         Some((1, RunOutcome::Failed))
     );
-    assert_eq!(shown.cases[0].results[Passed.index()], 2);
+    assert_eq!(shown.cases[0].counts.results[Passed.index()], 2);
     assert_eq!(
         (shown.cases[0].consecutive_failures, shown.cases[0].last_pass),
         (1, Some(at(2)))
@@ -415,10 +415,26 @@ fn each_case_is_one_of_its_environments_cases_as_it_went_last() {
     assert_eq!(shown.case_outcomes["prod"].iter().sum::<u64>(), 1);
 }
 
+/// The cases that are shown, in order.
+fn names(shown: &SourceSnapshot) -> Vec<&str> {
+    shown.cases.iter().map(|row| &*row.case).collect()
+}
+
+/// Results counted under a case's name.
+pub(super) fn counted_as(shown: &SourceSnapshot, case: &str) -> Option<u64> {
+    let row = shown.cases.iter().find(|row| &*row.case == case)?;
+    Some(row.counts.results.iter().sum())
+}
+
+/// Room for so many cases and one group's `__other__`.
+pub(super) fn room_for(cases: usize) -> usize {
+    cases * SERIES_PER_CASE + SERIES_PER_OTHER
+}
+
 #[test]
-fn the_budget_shows_failing_then_flaky_then_recent_cases_and_counts_the_others() {
+fn the_budget_shows_failing_then_flaky_then_recent_cases_and_folds_the_others() {
     let mut bench = Bench::new();
-    bench.store = Store::new(vec![spec("shop")], 3 * SERIES_PER_CASE);
+    bench.store = Store::new(vec![spec("shop")], room_for(3));
     let results = [
         (1, "flaky", Flaky),
         (3, "new", Passed),
@@ -439,12 +455,15 @@ fn the_budget_shows_failing_then_flaky_then_recent_cases_and_counts_the_others()
         }),
     ]);
     let shown = bench.round(facts);
-    assert_eq!(
-        shown.cases.iter().map(|row| &*row.case).collect::<Vec<_>>(),
-        ["bad", "flaky", "new"]
-    );
-    assert_eq!((shown.cases_left_out, shown.case_infos.len()), (2, 0));
+    assert_eq!(names(&shown), [OTHER, "bad", "flaky", "new"]);
+    assert_eq!((shown.cases_folded, shown.case_infos.len()), (2, 0));
     assert_eq!(shown.case_outcomes["prod"].iter().sum::<u64>(), 5);
+    let other = &shown.cases[0];
+    assert_eq!(
+        (&other.last, other.last_pass),
+        (&None, None),
+        "only what can be added up"
+    );
 
     let shown = bench.publish(vec![
         passed(4),
@@ -453,33 +472,131 @@ fn the_budget_shows_failing_then_flaky_then_recent_cases_and_counts_the_others()
         result(4, "bad", Passed),
     ]);
     assert_eq!(
-        shown.cases.iter().map(|row| &*row.case).collect::<Vec<_>>(),
-        ["flaky", "gone", "old"]
+        names(&shown),
+        [OTHER, "flaky", "gone", "old"],
+        "what failed days ago is not in front of what flakes"
     );
     assert_eq!(
         (results_counted(&shown), shown.case_infos.len()),
-        (0, 1),
+        (1, 1),
         "served at 0 first"
     );
     let shown = bench.scrape().expect("scraped");
-    assert_eq!(results_counted(&shown), 2);
+    assert_eq!((results_counted(&shown), counted_as(&shown, "old")), (3, Some(1)));
+}
+
+#[test]
+fn a_result_stays_where_it_was_counted_when_its_case_leaves_and_returns() {
+    let mut bench = Bench::new();
+    bench.store = Store::new(vec![spec("shop")], room_for(1));
+    bench.publish(vec![passed(1), result(1, "a", Passed), result(1, "b", Passed)]);
+    let counted = |bench: &mut Bench, run: u64, a: CaseOutcome, b: CaseOutcome| {
+        let day = 2 * 86_400;
+        bench.seconds += day;
+        let mut finished = self::run(run, RunOutcome::Failed);
+        finished.ended = Some(at(bench.seconds));
+        bench.round(vec![Fact::Run(finished), result(run, "a", a), result(run, "b", b)]);
+        let shown = bench.store.newest().sources[0].clone();
+        ["a", "b", OTHER].map(|case| counted_as(&shown, case))
+    };
+    assert_eq!(counted(&mut bench, 2, Failed, Passed), [Some(1), None, Some(1)]);
+    assert_eq!(counted(&mut bench, 3, Failed, Passed), [Some(2), None, Some(2)]);
+    assert_eq!(
+        counted(&mut bench, 4, Passed, Failed),
+        [None, Some(1), Some(3)],
+        "the failing one has its own first failure"
+    );
+    assert_eq!(counted(&mut bench, 5, Passed, Failed), [None, Some(2), Some(4)]);
+    assert_eq!(
+        counted(&mut bench, 6, Failed, Passed),
+        [Some(3), None, Some(5)],
+        "goes on where it was"
+    );
+    let back = bench.store.newest().sources[0].clone();
+    let nothing_written = back.with_counters_of(None);
+    assert_eq!(
+        counted_as(&nothing_written, "a"),
+        Some(2),
+        "what was shown before it left was written then"
+    );
+}
+
+#[test]
+fn a_case_that_leaves_before_its_zeros_were_seen_gives_its_counts_to_the_others() {
+    let mut bench = Bench::new();
+    bench.store = Store::new(vec![spec("shop")], room_for(1));
+    bench.publish(vec![passed(1), result(1, "a", Passed)]);
+    bench.publish(vec![passed(2), result(2, "b", Failed), result(2, "a", Passed)]);
+    bench.store.reconfigure(vec![spec("shop")], 0);
+    bench.publish(vec![passed(3), result(3, "b", Passed), result(3, "c", Failed)]);
+    bench.store.reconfigure(vec![spec("shop")], room_for(1));
+    bench.publish(vec![passed(4), result(4, "c", Failed)]);
+    bench.scrape();
+    let shown = bench.store.newest().sources[0].clone();
+    assert_eq!([counted_as(&shown, "c"), counted_as(&shown, OTHER)], [Some(1), Some(4)]);
+}
+
+#[test]
+fn a_case_named_like_the_others_is_one_of_them() {
+    let mut bench = Bench::new();
+    bench.round(vec![passed(1), result(1, OTHER, Failed), result(1, "a", Failed)]);
+    bench.round(vec![passed(2), result(2, OTHER, Failed), result(2, "a", Failed)]);
+    let shown = bench.store.newest().sources[0].clone();
+    assert_eq!(names(&shown), [OTHER, "a"]);
+    assert_eq!([counted_as(&shown, "a"), counted_as(&shown, OTHER)], [Some(1), Some(1)]);
+}
+
+#[test]
+fn a_case_unseen_for_its_time_leaves_and_goes_on_where_it_was_when_it_returns() {
+    let mut bench = Bench::new();
+    let day = 86_400;
+    bench.round(vec![passed(1), result(1, "a", Passed), result(1, "b", Passed)]);
+    let ended_now = |bench: &Bench, id: u64| {
+        Fact::Run(Run {
+            ended: Some(at(bench.seconds)),
+            ..run(id, RunOutcome::Passed)
+        })
+    };
+    bench.seconds = 10 * day;
+    let told = vec![ended_now(&bench, 2), result(2, "a", Passed), result(2, "b", Failed)];
+    bench.round(told);
+    bench.seconds = 20 * day;
+    let told = vec![ended_now(&bench, 3), result(3, "a", Passed)];
+    let shown = bench.round(told);
+    assert_eq!(names(&shown), ["a", "b"]);
+    bench.seconds = 25 * day;
+    let told = vec![ended_now(&bench, 4), result(4, "a", Passed)];
+    let shown = bench.round(told);
+    assert_eq!((names(&shown), shown.cases_folded), (vec!["a"], 0));
+    assert_eq!(
+        shown.case_outcomes["prod"].iter().sum::<u64>(),
+        1,
+        "it is no longer a case"
+    );
+    let told = vec![ended_now(&bench, 5), result(5, "b", Passed)];
+    let shown = bench.round(told);
+    assert_eq!((names(&shown), counted_as(&shown, "b")), (vec!["a", "b"], Some(2)));
+    assert_eq!(shown.cases[1].consecutive_failures, 0);
 }
 
 #[test]
 fn the_budget_holds_for_all_sources_together() {
-    let mut store = Store::new(vec![spec("a"), spec("b")], 4 * SERIES_PER_CASE);
+    let budget = 2 * room_for(2);
+    let mut store = Store::new(vec![spec("a"), spec("b")], budget);
+    let mut scraped = 0;
     for round in 0..4 {
         for source in [0, 1] {
             let rows = if source == 0 || round > 0 { 6 } else { 0 };
             let mut facts: Vec<Fact> = (0..rows).map(|case| result(1, &case.to_string(), Passed)).collect();
             facts.push(passed(1));
-            store.update(source, Update::Facts(facts), at(round), 0);
+            store.update(source, Update::Facts(facts), at(round), scraped);
             let ended = Update::RoundEnded {
                 result: RoundResult::Success,
                 at: at(round),
             };
-            let shown = store.update(source, ended, at(round), 0).expect("published");
-            assert!(shown.sources.iter().map(|source| source.cases.len()).sum::<usize>() <= 4);
+            let shown = store.update(source, ended, at(round), scraped).expect("published");
+            scraped = shown.generation;
+            assert!(shown.sources.iter().map(|source| source.case_series()).sum::<usize>() <= budget);
         }
     }
     let shares: Vec<_> = store
@@ -487,7 +604,7 @@ fn the_budget_holds_for_all_sources_together() {
         .iter()
         .filter_map(|source| Some(source.published()?.cases.len()))
         .collect();
-    assert_eq!(shares, [2, 2]);
+    assert_eq!(shares, [3, 3], "two cases and the others");
 }
 
 #[test]
@@ -581,7 +698,7 @@ fn a_new_configuration_keeps_what_is_known_of_a_source() {
 }
 
 /// Every counter series, by a name that holds all of its labels.
-fn counters(snapshot: &SourceSnapshot) -> BTreeMap<String, f64> {
+pub(super) fn counters(snapshot: &SourceSnapshot) -> BTreeMap<String, f64> {
     let mut series = BTreeMap::new();
     let mut put = |name: String, values: &[u64]| {
         for (place, value) in values.iter().enumerate() {
@@ -599,10 +716,14 @@ fn counters(snapshot: &SourceSnapshot) -> BTreeMap<String, f64> {
     }
     for row in &snapshot.cases {
         let name = format!("{:?} {}", row.group, row.case);
-        put(format!("results {name}"), &row.results);
+        put(format!("results {name}"), &row.counts.results);
         put(
             format!("rest {name}"),
-            &[row.retries, row.duration_count, row.duration_sum as u64],
+            &[
+                row.counts.retries,
+                row.counts.duration_count,
+                row.counts.duration_sum as u64,
+            ],
         );
     }
     series

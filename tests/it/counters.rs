@@ -68,8 +68,17 @@ impl Scrapes {
         );
     }
 
+    /// The same for cases of which most are counted together: what is counted of all cases of a group must be the truth.
+    pub(crate) fn all_cases_together(self) -> Self {
+        let last = together(&self.last);
+        Self { last, ..self }
+    }
+
     pub(crate) fn differences(&self, truth: &Truth, source: &str, kind: Kind) -> Vec<String> {
-        let expected = expected(truth, source);
+        let mut expected = expected(truth, source);
+        if self.last.keys().any(|series| series.contains(ALL_CASES)) {
+            expected = together(&expected);
+        }
         // The Sample Platform's runs have no counts of their own: theirs are those of their results.
         let untold = |series: &str| {
             kind == Kind::SamplePlatform
@@ -102,6 +111,24 @@ impl Scrapes {
             .filter(|(series, _)| series.split('{').next() == Some(family));
         samples.map(|(_, value)| value).sum()
     }
+}
+
+const ALL_CASES: &str = "case=*";
+
+/// Sums over the label `case`.
+fn together(samples: &Samples) -> Samples {
+    let mut sums = Samples::new();
+    for (series, value) in samples {
+        let sum = match series.split_once("case=\"") {
+            Some((before, after)) => {
+                let after = after.split_once('"').map_or("", |(_, after)| after);
+                format!("{before}{ALL_CASES}{after}")
+            }
+            None => series.clone(),
+        };
+        *sums.entry(sum).or_default() += value;
+    }
+    sums
 }
 
 fn expected(truth: &Truth, source: &str) -> Samples {

@@ -104,7 +104,7 @@ fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discovery, calm: b
         }
     }
     for (key, row) in &rows {
-        if row.results.iter().sum::<u64>() > 0 && !truth.cases.contains_key(key) {
+        if row.counts.results.iter().sum::<u64>() > 0 && !truth.cases.contains_key(key) {
             wrong.0.push(format!("{key:?} counts what never happened: {row:?}"));
         }
     }
@@ -204,19 +204,19 @@ impl Differences {
         discovery: Discovery,
         calm: bool,
     ) {
-        self.unless_equal(&format!("{key:?} results"), &expected.results, &row.results);
-        self.unless_equal(&format!("{key:?} retries"), &expected.retries, &row.retries);
+        self.unless_equal(&format!("{key:?} results"), &expected.results, &row.counts.results);
+        self.unless_equal(&format!("{key:?} retries"), &expected.retries, &row.counts.retries);
         let told = !matches!(discovery, Discovery::Samples | Discovery::Static) || expected.retries > 0;
         if told {
             self.unless_equal(
                 &format!("{key:?} durations"),
                 &expected.duration.count,
-                &row.duration_count,
+                &row.counts.duration_count,
             );
             self.unless_close(
                 &format!("{key:?} duration sum"),
                 expected.duration.seconds(),
-                row.duration_sum,
+                row.counts.duration_sum,
             );
         }
         if calm {
@@ -513,18 +513,18 @@ fn never_less(before: &Snapshot, after: &Snapshot) {
     let known: BTreeMap<_, _> = cases.iter().map(|row| ((&row.group, &row.case), row)).collect();
     for row in &after.cases {
         let zeros = [0; CaseOutcome::COUNT];
-        let before = known.get(&(&row.group, &row.case)).map(|before| &before.results);
+        let before = known.get(&(&row.group, &row.case)).map(|before| &before.counts.results);
         assert!(
-            before.is_some() || row.results == zeros,
+            before.is_some() || row.counts.results == zeros,
             "{} begins at {:?}",
             row.case,
-            row.results
+            row.counts.results
         );
         assert!(
             before
                 .unwrap_or(&zeros)
                 .iter()
-                .zip(&row.results)
+                .zip(&row.counts.results)
                 .all(|(before, after)| before <= after),
             "{} went back",
             row.case

@@ -257,11 +257,13 @@ struct Process {
 }
 
 impl Process {
-    async fn start(kind: Kind, transport: InProcess, disk: &SimulatedDisk, wall: &Wall) -> Self {
+    async fn start(kind: Kind, transport: InProcess, disk: &SimulatedDisk, wall: &Wall, budget: usize) -> Self {
         match kind {
-            Kind::Empirical => Self::start_with(kind, Empirical::new(settings(kind)), transport, disk, wall).await,
+            Kind::Empirical => {
+                Self::start_with(kind, Empirical::new(settings(kind)), transport, disk, wall, budget).await
+            }
             Kind::SamplePlatform => {
-                Self::start_with(kind, SamplePlatform::new(settings(kind)), transport, disk, wall).await
+                Self::start_with(kind, SamplePlatform::new(settings(kind)), transport, disk, wall, budget).await
             }
         }
     }
@@ -272,6 +274,7 @@ impl Process {
         transport: InProcess,
         disk: &SimulatedDisk,
         wall: &Wall,
+        series_budget: usize,
     ) -> Self {
         let (first, pace) = (Arc::default(), Duration::from_secs(60));
         let parts = poll::Parts {
@@ -303,7 +306,7 @@ impl Process {
                 series_ttl: LOOKBACK,
             },
         };
-        let mut store = Store::new(vec![spec], usize::MAX);
+        let mut store = Store::new(vec![spec], series_budget);
         let (own, source_own) = own();
         let mut keeper = Keeper::new(Ledger::new(disk.clone()), own.ledger());
         let recovered = keeper.recover(identity(kind), &mut store, |memory| poller.restore(memory), wall());
@@ -386,6 +389,8 @@ struct Trouble {
     end: End,
     /// How likely a disk operation fails, in every other quarter of an hour.
     fails: f64,
+    /// Room for the cases' series.
+    series_budget: usize,
 }
 
 async fn live_through(trouble: Trouble) {
@@ -409,7 +414,7 @@ async fn live_through(trouble: Trouble) {
     let mut dice = StdRng::seed_from_u64(seed);
     disk.with(|platter| platter.dice = Some(StdRng::seed_from_u64(seed + 1_000)));
     let (mut scrapes, mut met, mut quiet, mut deaths) = (Scrapes::default(), None, 0, 0_usize);
-    let mut process = Process::start(kind, transport.clone(), &disk, &wall).await;
+    let mut process = Process::start(kind, transport.clone(), &disk, &wall, trouble.series_budget).await;
     for second in 0_u64.. {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let dead = disk.with(|platter| platter.dead);
@@ -444,7 +449,7 @@ async fn live_through(trouble: Trouble) {
                 let next = platter.operations + 1 + deaths % 8;
                 platter.dies_at = (trouble.dies_in_turn && !settled).then_some(next);
             });
-            process = Process::start(kind, transport.clone(), &disk, &wall).await;
+            process = Process::start(kind, transport.clone(), &disk, &wall, trouble.series_budget).await;
             assert!(process.restored, "{trouble:?}: death {deaths} has cost the past");
         }
         quiet = if settled && !dead { quiet + 1 } else { 0 };
@@ -462,6 +467,11 @@ async fn live_through(trouble: Trouble) {
         "{trouble:?}: {deaths} deaths, {} scrapes, {} runs counted",
         scrapes.taken, truth.counted
     );
+    if trouble.series_budget < usize::MAX {
+        let folded = process.text();
+        assert!(folded.contains("case=\"__other__\""), "there is less room than cases");
+        scrapes = scrapes.all_cases_together();
+    }
     scrapes.compare(&truth, SOURCE, kind);
     assert!(truth.counted > 30 && scrapes.sum("testrun_case_results_total") > 100.0);
     assert!(deaths > 5 || trouble.kills.is_none() && !trouble.dies_in_turn);
@@ -476,6 +486,7 @@ const CALM: Trouble = Trouble {
     dies_in_turn: false,
     end: End::Killed,
     fails: 0.0,
+    series_budget: usize::MAX,
 };
 
 /// A world without trouble, and a process on it that has kept something.
@@ -503,7 +514,7 @@ impl Scene {
         platform.lock().unwrap().set_limit(None);
         let transport = InProcess::new(Arc::clone(&platform), Arc::clone(&wall));
         let disk = SimulatedDisk::default();
-        let process = Process::start(kind, transport.clone(), &disk, &wall).await;
+        let process = Process::start(kind, transport.clone(), &disk, &wall, usize::MAX).await;
         Self {
             kind,
             disk,
@@ -525,7 +536,7 @@ impl Scene {
 
     async fn restart(&mut self) {
         self.process.tasks.shutdown().await;
-        self.process = Process::start(self.kind, self.transport.clone(), &self.disk, &self.wall).await;
+        self.process = Process::start(self.kind, self.transport.clone(), &self.disk, &self.wall, usize::MAX).await;
     }
 
     fn own_value(&self, name: &str) -> Option<f64> {
@@ -699,6 +710,24 @@ async fn a_disk_that_fails_now_and_then_costs_nothing_even_if_the_process_dies_m
                 kills: Some(600.0),
                 end: End::PowerLost,
                 fails,
+                ..CALM
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_room_for_few_cases_nothing_is_lost_and_nothing_counted_twice_either() {
+    for kind in [Kind::Empirical, Kind::SamplePlatform] {
+        for (seed, series_budget, fails) in [(31, 60, 0.0), (32, 150, 0.3), (33, 260, 1.0)] {
+            live_through(Trouble {
+                kind,
+                seed,
+                kills: Some(500.0),
+                end: End::PowerLost,
+                fails,
+                series_budget,
                 ..CALM
             })
             .await;

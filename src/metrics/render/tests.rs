@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::metrics::catalog::{FAMILIES, Half};
 use crate::model::{ActiveState, CaseInfo, ErrorCode, Run};
-use crate::store::{Histogram, LastResult};
+use crate::store::{Counts, Histogram, LastResult};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -57,10 +57,13 @@ fn case_row(group: Group, case: &str, last: Option<LastResult>) -> CaseRow {
     CaseRow {
         group,
         case: case.into(),
-        results: [5, 1, 1, 0, 0, 0],
-        retries: 2,
-        duration_sum: 12.25,
-        duration_count: 7,
+        counts: Counts {
+            results: [5, 1, 1, 0, 0, 0],
+            retries: 2,
+            duration_sum: 12.25,
+            duration_count: 7,
+        },
+        came_back_at: None,
         last,
         last_pass: Some(at(-86_400)),
         consecutive_failures: 1,
@@ -80,7 +83,7 @@ fn source(name: &str, groups: Vec<GroupRow>, cases: Vec<CaseRow>) -> SourceSnaps
         cases,
         case_infos: Vec::new(),
         case_outcomes: BTreeMap::new(),
-        cases_left_out: 0,
+        cases_folded: 0,
         as_of: at(100),
     }
 }
@@ -197,7 +200,7 @@ fn cases_are_shown_with_their_current_outcome_alone() {
     };
     let mut linux = source("cc", Vec::new(), vec![case_row(group("linux", ""), "12", Some(last))]);
     linux.case_outcomes.insert("linux".into(), [0, 0, 1, 0, 0, 0]);
-    linux.cases_left_out = 9;
+    linux.cases_folded = 9;
     linux.case_infos = vec![CaseInfo {
         case: "12".into(),
         name: "--out=srt".into(),
@@ -528,7 +531,7 @@ fn a_change_of_one_case_packs_its_own_block_and_leaves_the_others() {
     let mut renderer = Renderer::default();
     let before = renderer.render(&snapshot(rows()));
     let mut changed = rows();
-    changed[500].results[0] += 1;
+    changed[500].counts.results[0] += 1;
     changed.insert(300, case_row(group("e", "b"), "c0299x", None));
     changed.remove(801);
     let after = renderer.render(&snapshot(changed.clone()));
@@ -568,7 +571,7 @@ proptest! {
         for (cases, second, exemplars) in steps {
             let rows = |branch: &str| cases.iter().map(|(case, count)| {
                 let mut row = case_row(group("e", branch), &format!("case {case:03}"), None);
-                row.results[0] = *count;
+                row.counts.results[0] = *count;
                 if *count > exemplars {
                     row.counted[0] = by(*count, None);
                 }
@@ -613,7 +616,7 @@ proptest! {
         let rows: Vec<_> = environments.iter().flat_map(|environment| names.iter().map(|name| {
             let last = LastResult { outcome: CaseOutcome::Failed, at: Some(at(1)), duration_seconds: Some(sum.abs()) };
             let mut row = case_row(group(environment, "main"), name, Some(last));
-            (row.duration_sum, row.results[0]) = (sum, big);
+            (row.counts.duration_sum, row.counts.results[0]) = (sum, big);
             row
         })).collect();
         let count = rows.len();

@@ -1,0 +1,293 @@
+//! Sharing the room, and what must hold however little of it there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Fact, OTHER, RoundResult, Run, RunOutcome, Update};
+use crate::store::tests::{at, counted_as, counters, group, result, room_for, run, spec};
+use crate::store::{Snapshot, SourceSnapshot, SourceState, Store};
+use CaseOutcome::{Failed, Passed};
+
+#[test]
+fn modest_sources_get_what_they_need_and_the_others_share_the_rest() {
+    let step = 64 * SERIES_PER_CASE;
+    assert_eq!(shares(&[], 100), Vec::<usize>::new());
+    assert_eq!(shares(&[5 * step], 3 * step), [3 * step]);
+    assert_eq!(shares(&[9 * step, 8 * step], 10 * step), [5 * step, 5 * step]);
+    assert_eq!(
+        shares(&[9 * step, step, 7 * step], 10 * step + 1),
+        [4 * step + step / 2 + 1, step, 4 * step + step / 2]
+    );
+    assert_eq!(
+        shares(&[9 * step, step - 5], 4 * step),
+        shares(&[9 * step, step - 6], 4 * step)
+    );
+}
+
+#[test]
+fn shares_never_exceed_the_whole() {
+    for whole in [0, 1, 14, 1_000, 100_000] {
+        for needs in [&[1, 2, 3][..], &[100_000, 1], &[0, 0], &[5_000; 30]] {
+            assert!(shares(needs, whole).iter().sum::<usize>() <= whole, "{needs:?} {whole}");
+        }
+    }
+}
+
+#[test]
+fn sums_of_the_others_wait_for_cases_that_nobody_has_seen_and_for_nothing_else() {
+    use Other::{IsThere, Needed, NeededIfFolded, NotNeeded};
+    let check = |allowed: usize, cases: usize, unseen: usize, needs: &[Other], slots_for: usize, others: &[bool]| {
+        let expected = Slots {
+            cases: slots_for,
+            others: others.to_vec(),
+        };
+        assert_eq!(
+            slots(allowed, cases, unseen, needs),
+            expected,
+            "{allowed} {cases} {unseen} {needs:?}"
+        );
+    };
+    check(30, 2, 2, &[NeededIfFolded], 2, &[false]);
+    check(30, 3, 0, &[NeededIfFolded], 1, &[true]);
+    check(30, 3, 2, &[NeededIfFolded], 2, &[false]);
+    check(30, 3, 1, &[NeededIfFolded], 1, &[true]);
+    check(39, 2, 0, &[Needed], 2, &[true]);
+    check(38, 2, 0, &[Needed], 1, &[true]);
+    check(39, 9, 2, &[IsThere, NeededIfFolded], 2, &[true, false]);
+    check(39, 9, 0, &[IsThere, NeededIfFolded], 1, &[true, true]);
+    check(
+        0,
+        9,
+        0,
+        &[IsThere, Needed, NeededIfFolded, NotNeeded],
+        0,
+        &[true, true, true, false],
+    );
+    check(14, 9, 5, &[NotNeeded], 0, &[false]);
+}
+
+/// A day of a suite: how long after the one before, what each case did in it, and what befell the exporter afterwards.
+#[derive(Debug, Clone)]
+struct Step {
+    hours: i64,
+    group: usize,
+    outcomes: Vec<Option<CaseOutcome>>,
+    scraped: bool,
+    released: bool,
+    restarted: bool,
+    budget: Option<usize>,
+}
+
+const CASES: usize = 10;
+const GROUPS: [[&str; 2]; 3] = [["prod", "main"], ["prod", OTHER], ["stage", "main"]];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    // Mostly passing, so that there are cases to be displaced.
+    let outcome = prop_oneof![
+        3 => Just(None),
+        5 => Just(Some(Passed)),
+        2 => prop::sample::select(CaseOutcome::ALL).prop_map(Some),
+    ];
+    let step = (
+        0..30_i64,
+        0..GROUPS.len(),
+        prop::collection::vec(outcome, CASES),
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        prop::option::weighted(0.1, 0..300_usize),
+    );
+    let step = step.prop_map(|(hours, group, outcomes, scraped, released, restarted, budget)| Step {
+        hours,
+        group,
+        outcomes,
+        scraped,
+        released,
+        restarted,
+        budget,
+    });
+    prop::collection::vec(step, 24)
+}
+
+/// Names differ from `__other__` on both sides of it in the order of names; one of them is it.
+fn case_name(case: usize) -> String {
+    match case {
+        0 => OTHER.to_owned(),
+        case if case % 2 == 0 => format!("a{case}"),
+        case => format!("Z{case}"),
+    }
+}
+
+/// Every snapshot that was scraped, with the budget that held then.
+fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
+    let mut store = Store::new(vec![spec("shop")], budget);
+    let mut published = Vec::new();
+    let mut seconds = 1_000;
+    let (mut scraped, mut newest) = (0, 0);
+    let round = |store: &mut Store, facts: Vec<Fact>, seconds: i64, scraped: u64| -> Option<std::sync::Arc<Snapshot>> {
+        store.update(0, Update::Facts(facts), at(seconds), scraped);
+        let (result, at) = (RoundResult::Success, at(seconds));
+        store.update(0, Update::RoundEnded { result, at }, at, scraped)
+    };
+    round(&mut store, Vec::new(), seconds, scraped);
+    for (step, id) in steps.iter().zip(1..) {
+        seconds += step.hours * 3_600 + 1;
+        // What is cut away before anybody has seen it is gone.
+        if let Some(changed) = step.budget.filter(|_| scraped == newest) {
+            budget = changed;
+            store.reconfigure(vec![spec("shop")], budget);
+        }
+        let [environment, branch] = GROUPS[step.group];
+        let finished = Run {
+            group: group(environment, branch),
+            ended: Some(at(seconds)),
+            ..run(id, RunOutcome::Passed)
+        };
+        let results = step.outcomes.iter().enumerate();
+        let results = results.filter_map(|(case, outcome)| Some(result(id, &case_name(case), (*outcome)?)));
+        let facts = [Fact::Run(finished)].into_iter().chain(results).collect();
+        let shown = round(&mut store, facts, seconds, scraped).expect("published");
+        newest = shown.generation;
+        let mut scrape = |shown: &Snapshot| {
+            published.push((budget, SourceSnapshot::clone(&shown.sources[0])));
+            shown.generation
+        };
+        if step.scraped {
+            scraped = scrape(&shown);
+        }
+        let kept = store.sources()[0].keep().expect("kept");
+        if step.released
+            && let Some(shown) = store.tick(at(seconds + 30), scraped)
+        {
+            newest = shown.generation;
+            if step.scraped {
+                scraped = scrape(&shown);
+            }
+        }
+        if step.restarted {
+            let released = store.sources()[0].keep_released().expect("kept");
+            let restored = SourceState::restored(spec("shop"), &kept, &released).expect("restored");
+            store = Store::new(vec![spec("shop")], budget);
+            store.restore(0, restored);
+            let shown = store.reopen(at(seconds + 40)).expect("something to show");
+            newest = shown.generation;
+            scraped = if step.scraped { scrape(&shown) } else { 0 };
+        }
+    }
+    // Room for all at last, or what has left would not be seen again.
+    store.reconfigure(vec![spec("shop")], 100_000);
+    for _ in 0..3 {
+        seconds += 61;
+        let shown = round(&mut store, Vec::new(), seconds, scraped).expect("published");
+        published.push((100_000, SourceSnapshot::clone(&shown.sources[0])));
+    }
+    published
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_budget_holds_and_every_result_is_counted_once(steps in steps(), budget in 0..400_usize) {
+        let mut last: BTreeMap<String, f64> = BTreeMap::new();
+        let mut groups = BTreeSet::new();
+        for (budget, shown) in play(&steps, budget) {
+            groups.extend(shown.groups.iter().map(|row| row.group.clone()));
+            // Each group's sum of the others has to be somewhere.
+            prop_assert!(shown.case_series() <= budget.max(groups.len() * SERIES_PER_OTHER));
+            let mut in_order = shown.cases.clone();
+            in_order.sort_by(|a, b| (&a.group, &a.case).cmp(&(&b.group, &b.case)));
+            prop_assert_eq!(&in_order, &shown.cases);
+            for (series, value) in counters(&shown) {
+                let before = last.insert(series.clone(), value).unwrap_or(0.0);
+                prop_assert!(before <= value, "{} falls from {} to {}", series, before, value);
+            }
+        }
+        for outcome in CaseOutcome::ALL {
+            let series = format!(" {}", outcome.index());
+            let told = last.iter().filter(|(name, _)| name.starts_with("results") && name.ends_with(&series));
+            let truth = steps.iter().flat_map(|step| &step.outcomes).filter(|told| **told == Some(*outcome));
+            prop_assert_eq!(told.map(|(_, count)| *count).sum::<f64>(), truth.count() as f64);
+        }
+    }
+}
+
+/// A suite that runs every hour, with room for some of its cases.
+struct Hourly {
+    store: Store,
+    hour: i64,
+}
+
+impl Hourly {
+    fn with_room_for(cases: usize) -> Self {
+        Self {
+            store: Store::new(vec![spec("shop")], room_for(cases)),
+            hour: 0,
+        }
+    }
+
+    /// The names that are shown after a run.
+    fn run(&mut self, outcomes: impl Iterator<Item = CaseOutcome>) -> BTreeSet<String> {
+        self.hour += 1;
+        let id = self.hour.unsigned_abs();
+        let finished = Run {
+            ended: Some(at(self.hour * 3_600)),
+            ..run(id, RunOutcome::Passed)
+        };
+        let results = outcomes
+            .enumerate()
+            .map(|(case, outcome)| result(id, &format!("{case:03}"), outcome));
+        let facts = [Fact::Run(finished)].into_iter().chain(results).collect();
+        let now = at(self.hour * 3_600 + 60);
+        self.store.update(0, Update::Facts(facts), now, id);
+        let ended = Update::RoundEnded {
+            result: RoundResult::Success,
+            at: now,
+        };
+        let shown = self.store.update(0, ended, now, id).expect("published");
+        shown.sources[0].cases.iter().map(|row| row.case.to_string()).collect()
+    }
+}
+
+#[test]
+fn a_quiet_suite_keeps_the_cases_that_it_shows() {
+    let mut suite = Hourly::with_room_for(5);
+    let first = suite.run([Passed; 20].into_iter());
+    for hour in 0..100 {
+        // Not every run has every case.
+        let ran = (0..20).filter(|case| (case + hour) % 3 > 0).count();
+        assert_eq!(suite.run(std::iter::repeat_n(Passed, ran)), first);
+    }
+}
+
+#[test]
+fn a_case_that_fails_now_and_then_comes_once() {
+    let mut suite = Hourly::with_room_for(5);
+    suite.run([Passed; 20].into_iter());
+    let mut shown = Vec::new();
+    for hour in 0..200 {
+        let outcomes = (0..20).map(|case| if case == 15 && hour % 7 == 0 { Failed } else { Passed });
+        shown.push(suite.run(outcomes));
+    }
+    assert!(shown[0].contains("015"), "a failing case is shown at once");
+    shown.dedup();
+    assert_eq!(shown.len(), 1, "{shown:?}");
+}
+
+#[test]
+fn what_fails_has_room_before_all_that_passes() {
+    let mut suite = Hourly::with_room_for(5);
+    suite.run([Passed; 20].into_iter());
+    let failing = [3, 8, 11, 19];
+    let shown = suite.run((0..20).map(|case| if failing.contains(&case) { Failed } else { Passed }));
+    assert!(
+        failing.iter().all(|case| shown.contains(&format!("{case:03}"))),
+        "{shown:?}"
+    );
+    let all = suite.run([Failed; 20].into_iter());
+    assert_eq!(all, shown, "where all fail, nobody is displaced");
+    let other = suite.store.newest().sources[0].clone();
+    assert!(counted_as(&other, OTHER) > Some(0));
+}
