@@ -828,7 +828,12 @@ impl Moment {
 
     fn show_case(&mut self, rows: &mut Vec<CaseRow>, group: &Group, case: &Name, row: &mut Row) {
         let truth = case_row(group, case, row);
-        let Some(since) = row.shown.show(self.now, self.generation, self.scraped) else {
+        let was = row.shown;
+        let zeros = row.shown.show(self.now, self.generation, self.scraped);
+        if row.shown == Shown::Truth && was != Shown::Truth {
+            row.changed = Some(self.generation);
+        }
+        let Some(since) = zeros else {
             rows.push(truth);
             return;
         };

@@ -176,12 +176,12 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
             scraped = if step.scraped { scrape(&shown) } else { 0 };
         }
     }
-    // Room for all at last, or what has left would not be seen again.
-    store.reconfigure(vec![spec("shop")], 100_000);
-    for _ in 0..3 {
+    // What was held back or had to wait is shown after a scrape or two; what has left is not shown again.
+    for _ in 0..4 {
         seconds += 61;
         let shown = round(&mut store, Vec::new(), seconds, scraped).expect("published");
-        published.push((100_000, SourceSnapshot::clone(&shown.sources[0])));
+        published.push((budget, SourceSnapshot::clone(&shown.sources[0])));
+        scraped = shown.generation;
     }
     published
 }
