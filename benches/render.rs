@@ -90,10 +90,10 @@ fn registry(snapshot: &Snapshot) -> prometheus::Result<Registry> {
                 let [source, environment, branch, case] = labels;
                 results
                     .with_label_values(&[source, environment, branch, case, outcome.label()])
-                    .set(row.results[outcome.index()] as f64);
+                    .set(row.counts.results[outcome.index()] as f64);
             }
             for other in &others {
-                other.with_label_values(&labels).set(row.duration_sum);
+                other.with_label_values(&labels).set(row.counts.duration_sum);
             }
         }
     }

@@ -119,8 +119,8 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
 fn change(row: &mut CaseRow, step: u64) {
     let ended = at(4000 + step as i64);
     row.counts.results[0] += 1;
-    row.duration_sum += 1.234;
-    row.duration_count += 1;
+    row.counts.duration_sum += 1.234;
+    row.counts.duration_count += 1;
     row.last = Some(LastResult {
         outcome: CaseOutcome::Passed,
         at: Some(ended),
@@ -177,9 +177,11 @@ fn registry(snapshot: &Snapshot) -> Registry {
     let results = vector("testrun_case_results_total", &with_outcome);
     let last_outcome = vector("testrun_case_last_outcome", &with_outcome);
     let others: [(&str, Value); 7] = [
-        ("testrun_case_retries_total", |row| row.retries as f64),
-        ("testrun_case_duration_seconds_sum", |row| row.duration_sum),
-        ("testrun_case_duration_seconds_count", |row| row.duration_count as f64),
+        ("testrun_case_retries_total", |row| row.counts.retries as f64),
+        ("testrun_case_duration_seconds_sum", |row| row.counts.duration_sum),
+        ("testrun_case_duration_seconds_count", |row| {
+            row.counts.duration_count as f64
+        }),
         ("testrun_case_last_run_timestamp_seconds", |row| {
             seconds(row.last.as_ref().and_then(|last| last.at))
         }),
@@ -200,7 +202,7 @@ fn registry(snapshot: &Snapshot) -> Registry {
             let labels = ["shop", "staging", "main", &*row.case, outcome.label()];
             results
                 .with_label_values(&labels)
-                .set(row.results[outcome.index()] as f64);
+                .set(row.counts.results[outcome.index()] as f64);
         }
         last_outcome
             .with_label_values(&["shop", "staging", "main", &*row.case, "passed"])

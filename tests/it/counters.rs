@@ -9,8 +9,11 @@ use testrun_exporter::sources::Kind;
 /// Series by name and labels, as they are written.
 pub(crate) type Samples = BTreeMap<String, f64>;
 
+/// The labels of these, in the order in which they are written.
+pub(crate) const LABELS: [&str; 6] = ["source", "environment", "branch", "case", "outcome", "error_code"];
+
 /// Every family that counts what a platform tells. Sums of seconds are left to where they can be compared exactly.
-const COUNTED: [&str; 8] = [
+pub(crate) const COUNTED: [&str; 8] = [
     "testrun_runs_total",
     "testrun_run_cases_total",
     "testrun_run_errors_total",

@@ -14,6 +14,8 @@ use testrun_exporter::model::RunOutcome;
 use testrun_exporter::simulate::{Truth, WorldOptions};
 use testrun_exporter::sources::Kind;
 
+use crate::counters::{COUNTED, LABELS, Scrapes};
+use crate::crash::crash_watched;
 use crate::harness::{Exporter, Files, Process, Upstream, get, short_world, wait_for};
 use crate::numbers::{all_right, at_rest, truth};
 
@@ -64,10 +66,10 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    async fn start(installed: &Installed, target: SocketAddr) -> Self {
+    async fn start(installed: &Installed, target: SocketAddr, interval: &str) -> Self {
         let files = Files::new(&[]);
         let yaml = format!(
-            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n  - job_name: testruns\n    \
+            "global: {{ scrape_interval: {interval}, scrape_timeout: {interval} }}\nscrape_configs:\n  - job_name: testruns\n    \
              static_configs: [{{ targets: ['{target}'] }}]\n"
         );
         files.write("prometheus.yml", &yaml);
@@ -184,7 +186,7 @@ async fn is_scraped_by(installed: &Installed) {
         sample.source("media", "token: token-s", more),
     ]);
     let exporter = Exporter::start(&files).await;
-    let prometheus = Prometheus::start(installed, exporter.address).await;
+    let prometheus = Prometheus::start(installed, exporter.address, "1s").await;
     prometheus.wait_for("up", Some(1.0)).await;
     for (upstream, source) in [(&empirical, "shop"), (&sample, "media")] {
         // Only Prometheus scrapes meanwhile: a new group's zeros wait for one scrape, whoever makes it.
@@ -255,4 +257,68 @@ async fn promtool_finds_nothing_to_say_about_the_exposition() {
             promtool.display()
         );
     }
+}
+
+/// Every counter that a Prometheus has stored, sample by sample.
+async fn stored(prometheus: &Prometheus) -> Scrapes {
+    let names = COUNTED.join("|");
+    let mut scrapes = Scrapes::default();
+    for series in prometheus.query(&format!("{{__name__=~\"{names}\"}}[1h]")).await {
+        let labels = &series["metric"];
+        let name = labels["__name__"].as_str().unwrap();
+        let labels = LABELS
+            .iter()
+            .filter_map(|label| Some(format!("{label}=\"{}\"", labels[*label].as_str()?)));
+        let line = format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(","));
+        for sample in series["values"].as_array().unwrap() {
+            scrapes.take(
+                &format!("{line} {}", number(sample).unwrap()),
+                &format!("in Prometheus at {}", sample[0]),
+            );
+        }
+    }
+    scrapes
+}
+
+/// `increase()` over all there is: what has happened, stretched by what Prometheus documents: at most 1.1 times the mean distance
+/// of samples at both ends.
+async fn assert_increases(prometheus: &Prometheus) {
+    let mut checked = 0;
+    for name in ["testrun_runs_total", "testrun_case_results_total"] {
+        let increases = prometheus.query(&format!("increase({name}[1h])")).await;
+        for series in prometheus.query(&format!("{name}[1h]")).await {
+            let values = series["values"].as_array().unwrap();
+            let (first, last) = (&values[0], &values[values.len() - 1]);
+            let happened = number(last).unwrap() - number(first).unwrap();
+            let mut labels = series["metric"].clone();
+            labels.as_object_mut().unwrap().remove("__name__");
+            let increase = increases.iter().find(|increase| increase["metric"] == labels).unwrap();
+            let increase = number(&increase["value"]).unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "an hour of samples")]
+            let stretch = 1.0 + 2.2 / (values.len() - 1) as f64;
+            assert!(
+                (happened..=happened * stretch + 1e-9).contains(&increase),
+                "{labels}: {happened} happened, increase() says {increase} of {} samples",
+                values.len()
+            );
+            checked += usize::from(happened > 0.0);
+        }
+    }
+    assert!(checked > 50, "{checked} series moved");
+}
+
+#[test]
+#[ignore = "needs Prometheus: see CONTRIBUTING"]
+fn a_prometheus_that_scrapes_through_two_hundred_kills_has_stored_what_happened() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let installed = installed().pop().unwrap();
+    let watch = |target| {
+        runtime.block_on(async {
+            let prometheus = Prometheus::start(&installed, target, "200ms").await;
+            prometheus.wait_for("up", Some(1.0)).await;
+            prometheus
+        })
+    };
+    let prometheus = crash_watched(200, 2, watch, |prometheus| runtime.block_on(stored(prometheus)));
+    runtime.block_on(assert_increases(&prometheus));
 }
