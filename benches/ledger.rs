@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use jiff::Timestamp;
+use testrun_exporter::metrics::render::render;
 use testrun_exporter::model::{
     ActiveState, CaseCounts, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome,
 };
@@ -70,17 +71,21 @@ fn spec(cases: usize) -> SourceSpec {
     }
 }
 
-fn state_of(cases: usize) -> SourceState {
-    let names: Vec<Name> = (0..cases)
+fn names(cases: usize) -> Vec<Name> {
+    (0..cases)
         .map(|case| format!("5e41ab087439611e5cc1-{case:020}").into())
-        .collect();
+        .collect()
+}
+
+fn state_of(cases: usize) -> SourceState {
+    let names = names(cases);
     let mut state = SourceState::new(spec(cases));
     state.round_ended(RoundResult::Success, at(0));
     for id in 1..=RUNS {
         state.apply(round(id, &names), at(id));
     }
     state.round_ended(RoundResult::Success, at(RUNS));
-    state.snapshot(at(RUNS), 1, 0, cases);
+    state.snapshot(at(RUNS), 1, 0, usize::MAX);
     state
 }
 
@@ -111,6 +116,24 @@ fn measure(criterion: &mut Criterion, cases: usize) -> Result<(), Box<dyn std::e
     group.bench_function("encode", |bencher| {
         bencher.iter(|| state.keep().map(|bytes| bytes.len()))
     });
+    // A run of a tenth of the cases: with 10,000 of them, 1,000 new results.
+    let names: Vec<Name> = names(cases);
+    let mut id = RUNS;
+    let mut commit_to = state.clone();
+    group.bench_function("commit a round of a tenth of the cases", |bencher| {
+        bencher.iter(|| -> Result<usize, Box<dyn std::error::Error>> {
+            id += 1;
+            commit_to.apply(round(id, &names), at(id));
+            commit_to.round_ended(RoundResult::Success, at(id));
+            commit_to.snapshot(at(id), id, id - 1, usize::MAX);
+            let kept = Kept {
+                state: Arc::new(commit_to.keep()?),
+                memory: Arc::default(),
+                released: Arc::new(commit_to.keep_released()?),
+            };
+            Ok(ledger.save(&identity, &kept)?)
+        });
+    });
     group.bench_function("save", |bencher| bencher.iter(|| ledger.save(&identity, &kept)));
     let path = directory.path().join("plain");
     group.bench_function("plain flushed write", |bencher| {
@@ -131,6 +154,17 @@ fn measure(criterion: &mut Criterion, cases: usize) -> Result<(), Box<dyn std::e
                 store.restore(0, state);
             }
             store.reopen(at(RUNS))
+        });
+    });
+    group.bench_function("load, show and render", |bencher| {
+        bencher.iter(|| {
+            let mut store = Store::new(vec![spec(cases)], usize::MAX);
+            if let Ok(Found::Kept(kept)) = ledger.load(&identity)
+                && let Ok(state) = SourceState::restored(spec(cases), &kept.state, &kept.released)
+            {
+                store.restore(0, state);
+            }
+            store.reopen(at(RUNS)).map(|shown| render(&shown))
         });
     });
     group.finish();

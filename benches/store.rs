@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use testrun_exporter::model::{
     ActiveState, CaseCounts, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome,
 };
-use testrun_exporter::store::{Limits, SourceSpec, SourceState};
+use testrun_exporter::store::{Limits, SERIES_PER_CASE, SourceSpec, SourceState};
 
 const CASES: usize = 10_000;
 const RUNS: u64 = 90 * 50;
@@ -78,7 +78,7 @@ fn main() {
         state.apply(std::iter::once(run(id)).chain(results(id, &names)).collect(), at(id));
     }
     state.round_ended(RoundResult::Success, at(RUNS));
-    state.snapshot(at(RUNS), 1, 0, CASES);
+    state.snapshot(at(RUNS), 1, 0, usize::MAX);
 
     let round: Vec<Fact> = std::iter::once(run(RUNS + 1))
         .chain(results(RUNS + 1, &names))
@@ -95,7 +95,10 @@ fn main() {
         );
     });
     criterion.bench_function("snapshot of 10,000 cases", |bencher| {
-        bencher.iter(|| black_box(state.snapshot(at(RUNS), 2, 2, CASES)));
+        bencher.iter(|| black_box(state.snapshot(at(RUNS), 2, 2, usize::MAX)));
+    });
+    criterion.bench_function("snapshot of 10,000 cases with room for 5,000", |bencher| {
+        bencher.iter(|| black_box(state.snapshot(at(RUNS), 2, 2, 5_000 * SERIES_PER_CASE)));
     });
     criterion.final_summary();
 }
