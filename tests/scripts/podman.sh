@@ -8,6 +8,8 @@ mkdir -p "$PODMAN_ROOT"/{root,run}
 cat >"$PODMAN_ROOT/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=1024:$(ulimit -Hn | sed 's/unlimited/1048576/')", "nproc=4096:4096"]
+[network]
+network_backend = "netavark"
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
