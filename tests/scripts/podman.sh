@@ -5,9 +5,11 @@
 PODMAN_ROOT=${PODMAN_ROOT:-/var/tmp/testrun-exporter-podman}
 export PODMAN_ROOT
 mkdir -p "$PODMAN_ROOT"/{root,run}
+limit=$(ulimit -Hn)
+[ "$limit" != unlimited ] || limit=1048576
 cat >"$PODMAN_ROOT/containers.conf" <<CONF
 [containers]
-default_ulimits = ["nofile=1024:$(ulimit -Hn | sed 's/unlimited/1048576/')", "nproc=4096:4096"]
+default_ulimits = ["nofile=$limit:$limit", "nproc=4096:4096"]
 [network]
 network_backend = "netavark"
 [engine]
