@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154,SC2034 # the variables are those of the script that sources this
 # To be sourced by the scripts beside it.
 
 say() { printf '%(%H:%M:%S)T %s\n' -1 "$*"; }

@@ -92,11 +92,12 @@ before=$(now)
 podman_ pod start shop-pod-0 >/dev/null
 until_ok 60 'the exporter is ready' curl -sf "$exporter/-/ready"
 after=$(now)
-container=shop-pod-0-testrun-exporter
+container="shop-pod-0-testrun-exporter"
 pid=$(podman_ inspect --format '{{.State.Pid}}' "$container")
 confinement=$(grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$pid/status")
-grep -q '^Uid:.*65532' <<<"$confinement" && grep -q '^CapEff:.*0000000000000000' <<<"$confinement" &&
-  grep -q '^NoNewPrivs:.*1' <<<"$confinement" || fail "the exporter is not confined: $confinement"
+for words in '^Uid:.*65532' '^CapEff:.*0000000000000000' '^NoNewPrivs:.*1'; do
+  grep -q "$words" <<<"$confinement" || fail "the exporter is not confined: $confinement"
+done
 say "confined: $(tr -s '\t\n' ' ' <<<"$confinement")"
 
 cat >"$work/prometheus.yml" <<CONFIG

@@ -67,8 +67,9 @@ PYTHON
 done
 quiet helm package deploy/helm/testrun-exporter --destination "$work"
 helm template rel "$work"/testrun-exporter-*.tgz --values deploy/helm/testrun-exporter/ci/everything-values.yaml >"$work/packaged.yaml"
-grep -q 'alert: TestrunCaseFlaky' "$work/packaged.yaml" && grep -q 'testrun-overview.json' "$work/packaged.yaml" ||
-  fail 'the packaged chart has lost its rules or dashboards'
+for words in 'alert: TestrunCaseFlaky' testrun-overview.json; do
+  grep -q "$words" "$work/packaged.yaml" || fail "the packaged chart has lost $words"
+done
 
 for directory in standalone sidecar sidecar-native monitoring; do
   kubectl kustomize "deploy/kubernetes/$directory" >"$out/kustomize/$directory.yaml"
