@@ -104,6 +104,26 @@ done
 
 python3 tests/dashboards/check.py lint deploy/grafana/*.json
 
+# The files that the image's layer of dependencies makes up are all that the manifest names: cargo sees the same targets there as here.
+targets() {
+  cargo metadata --no-deps --locked --offline --format-version 1 | python3 -c '
+import json, sys
+targets = json.load(sys.stdin)["packages"][0]["targets"]
+print(sorted(target["name"] for target in targets if target["kind"][0] in ("bin", "lib", "bench", "test")))'
+}
+layer() {
+  rm -rf "$work/layer"
+  mkdir "$work/layer"
+  cp Cargo.toml Cargo.lock "$work/layer/"
+  sed -n '/^RUN mkdir -p src/,/cargo build/p' "${1:-Dockerfile}" | sed -e 's/^RUN //' -e 's/cargo build .*/true/' >"$work/layer.sh"
+  (cd "$work/layer" && sh -eu "$work/layer.sh")
+  local here there
+  here=$(targets)
+  there=$(cd "$work/layer" && targets)
+  [ "$here" = "$there" ] || { echo "the layer has other targets: $there"; return 1; }
+}
+quiet layer
+
 # Each check, shown something broken.
 broken=tests/manifests/broken
 for helm in helm helm3; do
@@ -125,6 +145,8 @@ sed 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/' "$out/kustom
 refused 'readOnlyRootFilesystem' python3 tests/manifests/same.py "$work/chart.yaml" "$work/other.yaml"
 printf 'sources: {a: {kind: empirical}}\n' >"$work/config.yaml"
 refused 'base_url' "$program" check-config --config.file "$work/config.yaml"
+sed 's|touch "benches/|echo "benches/|' Dockerfile >"$work/Dockerfile.broken"
+refused 'other targets' layer "$work/Dockerfile.broken"
 refused 'DL3003|DL3008' hadolint "$broken/Dockerfile"
 refused 'parse error|unexpected' promtool check rules "$broken/alerts.yml"
 refused 'FAILED' promtool test rules "$broken/alerts_test.yml"
