@@ -29,12 +29,17 @@ testrun-exporter.yaml: |
 {{- end }}
 
 {{- define "testrun-exporter.probe" -}}
+{{- if eq .web.probe "tcp" -}}
+tcpSocket:
+  port: metrics
+{{- else -}}
 httpGet:
   path: {{ .path }}
   port: metrics
-  {{- if ne .scheme "HTTP" }}
-  scheme: {{ .scheme }}
+  {{- if ne .web.scheme "HTTP" }}
+  scheme: {{ .web.scheme }}
   {{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "testrun-exporter.container" -}}
@@ -82,7 +87,7 @@ httpGet:
   {{- if .native }}
   # The application starts when this has succeeded, so it must not ask for more than a running process.
   startupProbe:
-    {{- include "testrun-exporter.probe" (dict "path" "/-/healthy" "scheme" $exporter.web.scheme) | nindent 4 }}
+    {{- include "testrun-exporter.probe" (dict "path" "/-/healthy" "web" $exporter.web) | nindent 4 }}
     periodSeconds: 1
     failureThreshold: 30
   {{- end }}
@@ -91,14 +96,14 @@ httpGet:
   {{- end }}
   {{- if $exporter.livenessProbe.enabled }}
   livenessProbe:
-    {{- include "testrun-exporter.probe" (dict "path" "/-/healthy" "scheme" $exporter.web.scheme) | nindent 4 }}
+    {{- include "testrun-exporter.probe" (dict "path" "/-/healthy" "web" $exporter.web) | nindent 4 }}
     timeoutSeconds: 3
   {{- end }}
   {{- if $exporter.readinessProbe.enabled }}
   # Each source has ended its first round, well or badly: some seconds, or a minute where there is much to read. A sidecar's
   # readiness is its pod's: leave it out if your application must not wait for that.
   readinessProbe:
-    {{- include "testrun-exporter.probe" (dict "path" "/-/ready" "scheme" $exporter.web.scheme) | nindent 4 }}
+    {{- include "testrun-exporter.probe" (dict "path" "/-/ready" "web" $exporter.web) | nindent 4 }}
     periodSeconds: 5
     timeoutSeconds: 3
   {{- end }}
