@@ -5,6 +5,9 @@
 # sidecar pod of deploy/kubernetes with an application and the simulated platforms, scrapes it with Prometheus, rotates a
 # token and the configuration, kills the exporter, and compares every number and every alert with what the platforms know.
 #
+# E2E_FULL_IMAGE=1 compiles the program inside of the image's build, as users do, in a stand-in of the Rust image made from this machine's
+# toolchain: some minutes more. E2E_RESTART_TO_RELOAD=1 restarts the exporter after its configuration has changed.
+#
 # Needs root, podman, buildah, runc, netavark, mmdebstrap, prometheus, kubectl (tests/scripts/install-helm.sh), python3-yaml.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -39,8 +42,14 @@ tests/scripts/base-images.sh
 mkdir "$work/binary"
 cp "$program" "$work/binary/testrun-exporter"
 revision=$(git -c safe.directory="$root" rev-parse HEAD 2>/dev/null || echo unknown)
-buildah_ bud --quiet --isolation chroot --target prebuilt --build-context binary="$work/binary" \
-  --build-arg REVISION="$revision" --tag "$image" . >/dev/null
+build=(buildah_ bud --quiet --isolation chroot --build-context binary="$work/binary" --build-arg REVISION="$revision" --tag "$image")
+if [ -n "${E2E_FULL_IMAGE:-}" ]; then
+  tests/scripts/base-images.sh --toolchain
+  # What the stand-in of the Rust image trusts is what this machine trusts.
+  "${build[@]}" . >/dev/null
+else
+  "${build[@]}" --target prebuilt . >/dev/null
+fi
 inspected=$(podman_ image inspect "$image")
 python3 - "$revision" "$inspected" <<'PYTHON'
 import json, sys
