@@ -1,19 +1,11 @@
-# Build:  docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag testrun-exporter:0.1.0 .
-# Try:    docker run --rm --publish 127.0.0.1:10955:10955 testrun-exporter:0.1.0 demo
+# Build:     docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag testrun-exporter:0.1.0 .
+# Try:       docker run --rm --publish 127.0.0.1:10955:10955 testrun-exporter:0.1.0 demo
+# Prebuilt:  cargo build --release && docker build --target prebuilt --build-context binary=target/release --tag testrun-exporter:0.1.0 .
+#            puts a program that is there already into the same image. Buildah before 1.29 and podman before 4.4 make every
+#            stage, so they want --build-context binary=DIRECTORY in either case.
 
-FROM docker.io/library/rust:1.95-slim-bookworm AS build
-WORKDIR /src
-COPY . .
-ARG REVISION=unknown
-# The caches hold what was downloaded and compiled before, so that a change of our own code compiles nothing else. They are
-# not a part of the image: what is wanted from them is copied out.
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    --mount=type=cache,target=/src/target,sharing=locked \
-    TESTRUN_EXPORTER_REVISION="${REVISION}" cargo build --profile dist --locked --bin testrun-exporter \
-    && install -D target/dist/testrun-exporter /out/testrun-exporter
-
-# No shell, no package manager: the C library, the certificate authorities and one program.
-FROM gcr.io/distroless/cc-debian12:nonroot
+# What the image is beside the program: the C library and the certificate authorities. No shell, no package manager.
+FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="testrun-exporter" \
@@ -22,9 +14,32 @@ LABEL org.opencontainers.image.title="testrun-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
-COPY --from=build /out/testrun-exporter /usr/local/bin/testrun-exporter
 # A number, because runAsNonRoot cannot be checked on a name.
 USER 65532:65532
 EXPOSE 10955
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/testrun-exporter"]
+
+FROM runtime AS prebuilt
+# hadolint ignore=DL3022
+COPY --from=binary --chmod=0755 testrun-exporter /usr/local/bin/testrun-exporter
+
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+WORKDIR /src
+# The dependencies, in a layer of their own that stays until one of these files changes. Cargo wants to see every file that
+# the manifest names; empty ones will do.
+COPY Cargo.toml Cargo.lock ./
+# hadolint ignore=SC2013
+RUN mkdir -p src benches tests/it \
+    && echo 'fn main() {}' >src/main.rs \
+    && touch src/lib.rs tests/it/main.rs \
+    && for bench in $(sed -n '/^\[\[bench\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml); do touch "benches/$bench.rs"; done \
+    && cargo build --profile dist --locked --bin testrun-exporter
+COPY . .
+ARG REVISION=unknown
+# Newer than what the layer above has made of the empty files.
+RUN touch build.rs src/main.rs src/lib.rs \
+    && TESTRUN_EXPORTER_REVISION="${REVISION}" cargo build --profile dist --locked --bin testrun-exporter
+
+FROM runtime
+COPY --from=build /src/target/dist/testrun-exporter /usr/local/bin/testrun-exporter

@@ -55,6 +55,9 @@ pub enum Command {
         /// What the simulated history is made from; the same seed gives the same history.
         #[arg(long, value_name = "NUMBER", default_value_t = SEED_DEFAULT)]
         seed: u64,
+        /// How many runs each platform starts before it comes to rest [default: without end]
+        #[arg(long, value_name = "NUMBER")]
+        runs: Option<usize>,
     },
 }
 
@@ -150,18 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn simulate_has_an_address_and_a_seed() {
+    fn simulate_has_an_address_a_seed_and_perhaps_an_end() {
         let expected = Command::Simulate {
             listen: "127.0.0.1:10956".parse().unwrap(),
             seed: 1,
+            runs: None,
         };
         assert_eq!(parse("simulate").unwrap().command, Some(expected));
         let expected = Command::Simulate {
             listen: "[::1]:80".parse().unwrap(),
             seed: 7,
+            runs: Some(0),
         };
         assert_eq!(
-            parse("simulate --listen [::1]:80 --seed 7").unwrap().command,
+            parse("simulate --listen [::1]:80 --seed 7 --runs 0").unwrap().command,
             Some(expected)
         );
     }
@@ -173,6 +178,7 @@ mod tests {
             "-config.file a",
             "poll",
             "simulate --seed x",
+            "simulate --runs -1",
             "--log.level",
         ] {
             assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");

@@ -66,10 +66,10 @@ fn act(command: &Command, flags: &Flags) -> Result<ExitCode, Failure> {
             logging::init(log, now);
             Ok(block_on(app::demo(web))?)
         }
-        Command::Simulate { listen, seed } => {
+        Command::Simulate { listen, seed, runs } => {
             let (_, log) = config::load_process(environment(), &flags.overrides())?;
             logging::init(log, now);
-            Ok(block_on(app::simulate(listen, seed))?)
+            Ok(block_on(app::simulate(listen, seed, runs))?)
         }
     }
 }

@@ -26,12 +26,20 @@ struct Simulated {
     base_url: String,
 }
 
+/// What is left to the user of a world.
+#[derive(Clone, Copy)]
+struct Fate {
+    seed: u64,
+    /// How many runs are started before the world comes to rest, if it ever does.
+    runs: Option<usize>,
+}
+
 /// Starts both platforms. They live in real time, with runs of seconds.
-async fn start(addresses: [SocketAddr; 2], seed: u64, shutdown: &CancellationToken) -> anyhow::Result<[Simulated; 2]> {
+async fn start(addresses: [SocketAddr; 2], fate: Fate, shutdown: &CancellationToken) -> anyhow::Result<[Simulated; 2]> {
     let [empirical, sample] = addresses;
     Ok([
-        start_one(Kind::Empirical, EMPIRICAL_TOKEN, empirical, seed, shutdown).await?,
-        start_one(Kind::SamplePlatform, SAMPLE_PLATFORM_TOKEN, sample, seed, shutdown).await?,
+        start_one(Kind::Empirical, EMPIRICAL_TOKEN, empirical, fate, shutdown).await?,
+        start_one(Kind::SamplePlatform, SAMPLE_PLATFORM_TOKEN, sample, fate, shutdown).await?,
     ])
 }
 
@@ -39,14 +47,15 @@ async fn start_one(
     kind: Kind,
     token: &'static str,
     address: SocketAddr,
-    seed: u64,
+    fate: Fate,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Simulated> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}"))?;
     let options = WorldOptions {
-        seed,
+        seed: fate.seed,
+        runs_after: fate.runs,
         ..WorldOptions::demo(kind, wall())
     };
     let platform = Platform::new(kind, options, token);
@@ -67,7 +76,7 @@ async fn start_one(
 pub async fn demo(web: WebSettings) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let platforms = start([loopback; 2], 42, &shutdown).await?;
+    let platforms = start([loopback; 2], Fate { seed: 42, runs: None }, &shutdown).await?;
     let listener = TcpListener::bind(web.listen_address)
         .await
         .with_context(|| format!("listening on {}", web.listen_address))?;
@@ -112,18 +121,24 @@ fn variables(platform: &Simulated) -> Vec<(String, String)> {
     pairs
 }
 
-/// The simulated platforms alone: Empirical on `listen`, the Sample Platform on the next port.
+/// The simulated platforms alone: Empirical on `listen`, the Sample Platform on the next port. With `runs` they come to rest,
+/// so that whoever reads them can be compared with what they know of themselves.
 ///
 /// # Errors
 /// It cannot start.
-pub async fn simulate(listen: SocketAddr, seed: u64) -> anyhow::Result<ExitCode> {
+pub async fn simulate(listen: SocketAddr, seed: u64, runs: Option<usize>) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
     let next_port = if listen.port() == 0 {
         0
     } else {
         listen.port().checked_add(1).context("there is no port above")?
     };
-    let platforms = start([listen, SocketAddr::new(listen.ip(), next_port)], seed, &shutdown).await?;
+    let platforms = start(
+        [listen, SocketAddr::new(listen.ip(), next_port)],
+        Fate { seed, runs },
+        &shutdown,
+    )
+    .await?;
     let mut out = std::io::stdout().lock();
     for Simulated { kind, token, base_url } in &platforms {
         let _ = writeln!(
