@@ -574,9 +574,31 @@ fn a_new_configuration_keeps_what_is_known_of_a_source() {
     let mut bench = Bench::new();
     bench.round(vec![active(&[])]);
     bench.round(vec![passed(1)]);
-    let shown = bench.store.reconfigure(vec![spec("other"), spec("shop")], 1_000_000);
+    let new = |name| Next::New(Box::new(SourceState::new(spec(name))));
+    let known = |place, name| Next::Known {
+        place,
+        spec: spec(name),
+    };
+    let now = at(0);
+    let shown = bench
+        .store
+        .reconfigure(vec![new("other"), known(0, "shop")], 1_000_000, now);
     assert_eq!(shown.sources.len(), 1);
     assert_eq!(runs_counted(&shown.sources[0]), 1);
+    let shown = bench
+        .store
+        .reconfigure(vec![known(1, "shop"), new("third")], 1_000_000, now);
+    assert_eq!(runs_counted(&shown.sources[0]), 1, "in another place");
+    let kept = SourceState::restored(
+        spec("shop"),
+        &bench.store.sources()[0].keep().unwrap(),
+        &bench.store.sources()[0].keep_released().unwrap(),
+    )
+    .unwrap();
+    let shown = bench.store.reconfigure(vec![new("shop")], 1_000_000, now);
+    assert_eq!(shown.sources.len(), 0, "what is not named as known begins anew");
+    let shown = bench.store.reconfigure(vec![Next::New(Box::new(kept))], 1_000_000, now);
+    assert_eq!(runs_counted(&shown.sources[0]), 1, "what was kept is shown at once");
 }
 
 /// Every counter series, by a name that holds all of its labels.
