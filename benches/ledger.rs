@@ -14,7 +14,7 @@ use testrun_exporter::model::{
     ActiveState, CaseCounts, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome,
 };
 use testrun_exporter::store::ledger::{Directory, Found, Identity, Kept, Ledger};
-use testrun_exporter::store::{Limits, SourceSpec, SourceState, Store};
+use testrun_exporter::store::{Limits, Next, SourceSpec, SourceState, Store};
 
 /// A run every 43 minutes for a month; each runs a tenth of the cases, so that every window of recent results is full.
 const RUNS: u64 = 1_000;
@@ -147,24 +147,23 @@ fn measure(criterion: &mut Criterion, cases: usize) -> Result<(), Box<dyn std::e
     });
     group.bench_function("load and show", |bencher| {
         bencher.iter(|| {
-            let mut store = Store::new(vec![spec(cases)], usize::MAX);
-            if let Ok(Found::Kept(kept)) = ledger.load(&identity)
-                && let Ok(state) = SourceState::restored(spec(cases), &kept.state, &kept.released)
-            {
-                store.restore(0, state);
-            }
-            store.reopen(at(RUNS))
+            let mut store = Store::new(Vec::new(), 0);
+            let Ok(Found::Kept(kept)) = ledger.load(&identity) else {
+                return None;
+            };
+            let state = SourceState::restored(spec(cases), &kept.state, &kept.released).ok()?;
+            Some(store.reconfigure(vec![Next::New(Box::new(state))], usize::MAX, at(RUNS)))
         });
     });
     group.bench_function("load, show and render", |bencher| {
         bencher.iter(|| {
-            let mut store = Store::new(vec![spec(cases)], usize::MAX);
-            if let Ok(Found::Kept(kept)) = ledger.load(&identity)
-                && let Ok(state) = SourceState::restored(spec(cases), &kept.state, &kept.released)
-            {
-                store.restore(0, state);
-            }
-            store.reopen(at(RUNS)).map(|shown| render(&shown))
+            let Ok(Found::Kept(kept)) = ledger.load(&identity) else {
+                return None;
+            };
+            let state = SourceState::restored(spec(cases), &kept.state, &kept.released).ok()?;
+            let mut store = Store::new(Vec::new(), 0);
+            let shown = store.reconfigure(vec![Next::New(Box::new(state))], usize::MAX, at(RUNS));
+            Some(render(&shown))
         });
     });
     group.finish();

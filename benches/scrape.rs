@@ -271,6 +271,9 @@ impl web::View for View {
     fn landing(&self) -> web::Landing {
         web::Landing::default()
     }
+    async fn reload(&self) -> Result<String, String> {
+        Ok(String::new())
+    }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -283,6 +286,7 @@ async fn serve_ours(view: Arc<View>) -> SocketAddr {
     let (listener, address) = listen().await;
     let settings = web::Settings {
         telemetry_path: "/metrics".to_owned(),
+        enable_lifecycle: false,
     };
     tokio::spawn(web::serve(listener, view, settings, CancellationToken::new()));
     address

@@ -4,58 +4,47 @@
 mod demo;
 pub mod keep;
 pub mod publish;
+mod reload;
+mod unit;
 mod view;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::keep::Keeper;
 use self::publish::{Publication, Publisher};
-use self::view::{AppView, SourceView};
+use self::reload::{ASKED_MAX, Reloader, Team};
+use self::unit::{Draft, Kept};
+use self::view::AppView;
 use crate::cli::{REVISION, RUSTC_VERSION};
-use crate::config::{Config, SourceConfig};
+use crate::config::Config;
 use crate::metrics::Format;
 use crate::metrics::ends::Ends;
-use crate::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn, Throttle};
+use crate::metrics::own::{BuildInfo, Own};
 use crate::metrics::render::render;
-use crate::model::{ActiveState, ErrorCode, Notice, RoundResult};
-use crate::poll::{self, Message, Observer, Poller, Wall, budget, retry};
-use crate::sources::empirical::Empirical;
-use crate::sources::sample_platform::SamplePlatform;
-use crate::sources::{Kind, MemoryError, Progress};
-use crate::status::{Shared, SourceStatus};
-use crate::store::ledger::{Directory, Identity, Ledger};
-use crate::store::{Limits, SourceSpec, Store};
-use crate::transport::http::HttpTransport;
+use crate::model::RoundResult;
+use crate::poll::{self, Message};
+use crate::store::ledger::{Directory, Ledger};
+use crate::store::{Next, Store};
 use crate::web;
 
 pub use demo::{demo, simulate};
+pub use reload::Origin;
 
 /// Updates that wait for the store. A poller that is ahead of it by so much waits.
 const UPDATES_MAX: usize = 64;
 
 /// Running answers and rounds have this long to end after a stop was asked for; then the process ends all the same.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-
-/// Finished runs are remembered for this much longer than they are asked about, so that nothing is forgotten while
-/// upstream still returns it.
-const RETENTION_MARGIN: Duration = Duration::from_secs(3 * 86_400);
-
-/// The Sample Platform tells no error code and has fewer states.
-const SAMPLE_PLATFORM_ERRORS: &[ErrorCode] = &[ErrorCode::Unknown];
-const SAMPLE_PLATFORM_STATES: &[ActiveState] = &[ActiveState::Queued, ActiveState::Started];
 
 /// The wall clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place where wall time is read")]
@@ -70,89 +59,71 @@ fn dice() -> poll::Dice {
     Box::new(|| rand::rng().random::<f64>())
 }
 
-/// The daemon.
+/// The daemon. `origin`: where its configuration can be read anew.
 ///
 /// # Errors
 /// It cannot start, or it fails while running.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub async fn run(config: Config, origin: Origin) -> anyhow::Result<ExitCode> {
     let address = config.web.listen_address;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}"))?;
-    run_on(listener, config, CancellationToken::new()).await
+    run_on(listener, config, Some(origin), CancellationToken::new()).await
 }
 
 /// The daemon on a listener, until a signal or `shutdown`.
-async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-    let mut parts = Parts::of(&config)?;
-    let mut store = Store::new(parts.specs.clone(), config.series_budget);
-    let keeper = match &config.state.directory {
-        Some(directory) => Some(parts.recover(directory, &config, &mut store)?),
+async fn run_on(
+    listener: TcpListener,
+    config: Config,
+    origin: Option<Origin>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    // From here on it does not end the process.
+    let hangup = signal(SignalKind::hangup())?;
+    let own = own()?;
+    own.config_loaded(wall(), true);
+    let kept = match &config.state.directory {
+        Some(directory) => Some(Kept {
+            ledger: Arc::new(Ledger::new(Directory::take(directory)?)),
+            own: own.ledger(),
+        }),
         None => None,
     };
-    let healthy = Arc::new(AtomicBool::new(true));
     let publication = Arc::new(Publication::default());
-    let pollers = TaskTracker::new();
     let (sender, updates) = mpsc::channel(UPDATES_MAX);
-    for poller in std::mem::take(&mut parts.pollers) {
-        let (sender, shutdown, healthy) = (sender.clone(), shutdown.clone(), Arc::clone(&healthy));
-        pollers.spawn(async move {
-            let watch = Watch {
-                healthy,
-                shutdown: shutdown.clone(),
-            };
-            poller.run(sender, shutdown).await;
-            drop(watch);
-        });
-    }
-    drop(sender);
-    let publisher = Publisher {
-        store,
-        keeper,
-        owns: parts.owns,
-        lookback: config
-            .sources
-            .iter()
-            .map(|source| span(source.source.lookback))
-            .collect(),
-        stale_after: config
-            .sources
-            .iter()
-            .map(|source| span(source.poll.stale_after))
-            .collect(),
-        publication: Arc::clone(&publication),
-        renderer: Arc::default(),
-        wall: Arc::new(wall),
-    };
-    let publisher = publisher.reopened().await;
-    let publisher = tokio::spawn(publisher.run(updates));
-    let view = AppView {
-        publication,
-        ends: Ends::new(parts.own),
-        sources: parts.views,
-        healthy,
-        wall,
-    };
+    let (changer, changes) = mpsc::channel(1);
+    let keeper = kept.clone().map(|kept| Keeper::new(kept.ledger, kept.own));
+    let publisher = Publisher::new(keeper, Arc::clone(&publication), Arc::new(wall));
+    let publisher = tokio::spawn(publisher.run(updates, changes));
+    let mut team = Team::new(own.clone(), kept, sender, changer, shutdown.clone());
+    team.adopt(&config).await?;
+    let (ask, asked) = mpsc::channel(ASKED_MAX);
+    let view = AppView::new(publication, Ends::new(own), team.views(), team.healthy(), ask);
     let web = web::Settings {
         telemetry_path: config.web.telemetry_path.clone(),
+        enable_lifecycle: config.web.enable_lifecycle,
     };
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
     let server = tokio::spawn(web::serve(listener, Arc::new(view), web, shutdown.clone()));
+    let pollers = team.pollers();
+    let reloader = tokio::spawn(Reloader::new(team, config, origin).run(asked, hangup));
     let stop = shutdown.clone();
     tokio::select! {
         result = signals() => result?,
         () = shutdown.cancelled() => {}
     }
     stop.cancel();
-    pollers.close();
     let ended = tokio::time::timeout(STOP_WITHIN, async {
+        let reloaded = reloader.await;
+        pollers.close();
         pollers.wait().await;
         let published = publisher.await;
-        (published, server.await)
+        (reloaded, published, server.await)
     });
     tokio::select! {
         ended = ended => {
-            if let Ok((published, served)) = ended {
+            if let Ok((reloaded, published, served)) = ended {
+                reloaded.context("the reloader ended early")?;
                 published.context("the store ended early")?;
                 served.context("the web server ended early")?.context("the web server failed")?;
             }
@@ -163,38 +134,25 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     Ok(ExitCode::SUCCESS)
 }
 
-/// A poller that ends before the process does is a bug: the liveness probe must see it.
-struct Watch {
-    healthy: Arc<AtomicBool>,
-    shutdown: CancellationToken,
+fn own() -> anyhow::Result<Own> {
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(Own::new(BuildInfo {
+        version,
+        revision: REVISION,
+        rustc_version: RUSTC_VERSION,
+    })?)
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if !self.shutdown.is_cancelled() {
-            self.healthy.store(false, std::sync::atomic::Ordering::Relaxed);
-            tracing::error!("a poller has ended; the process reports itself unhealthy");
-        }
-    }
-}
-
-/// Waits for the signal to stop. SIGHUP must not end the process; configuration is read at the start only.
+/// Waits for the signal to stop.
 async fn signals() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: this version cannot reload its configuration while running; restart it");
-                continue;
-            }
-        };
-        tracing::info!(signal = name, "stopping");
-        return Ok(());
-    }
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "stopping");
+    Ok(())
 }
 
 /// One complete round of each source, then the exposition on standard output. It keeps nothing and reads no ledger: it must
@@ -205,18 +163,23 @@ async fn signals() -> anyhow::Result<()> {
 pub async fn once(config: Config) -> anyhow::Result<ExitCode> {
     use std::io::Write as _;
 
-    let mut parts = Parts::of(&config)?;
+    let own = own()?;
+    own.config_loaded(wall(), true);
     let shutdown = CancellationToken::new();
     let (sender, mut updates) = mpsc::channel(UPDATES_MAX);
-    let rounds: Vec<_> = std::mem::take(&mut parts.pollers)
-        .into_iter()
-        .map(|mut poller| {
-            let (sender, shutdown) = (sender.clone(), shutdown.clone());
-            tokio::spawn(async move { poller.one_round(sender, shutdown).await })
-        })
-        .collect();
+    let (mut owns, mut states, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, source) in config.sources.into_iter().enumerate() {
+        let name = source.name.clone();
+        let draft = Draft::of(source, number, &own, None).with_context(|| format!("source {name}"))?;
+        let (unit, mut poller, state) = draft.appear();
+        owns.push(unit.own().clone());
+        states.push(Next::New(Box::new(state)));
+        let (sender, shutdown) = (sender.clone(), shutdown.clone());
+        rounds.push(tokio::spawn(async move { poller.one_round(sender, shutdown).await }));
+    }
     drop(sender);
-    let mut store = Store::new(parts.specs, config.series_budget);
+    let mut store = Store::new(Vec::new(), 0);
+    store.reconfigure(states, config.series_budget, wall());
     let mut snapshot = None;
     while let Some(Message { source, update, .. }) = updates.recv().await {
         snapshot = store.update(source, update, wall(), 0).or(snapshot);
@@ -227,232 +190,12 @@ pub async fn once(config: Config) -> anyhow::Result<ExitCode> {
     }
     let snapshot = snapshot.unwrap_or_default();
     for source in &snapshot.sources {
-        publish::tell_projects(&parts.owns, source);
+        publish::tell_projects(&owns, source);
     }
     let mut out = std::io::stdout().lock();
     out.write_all(&render(&snapshot).text.to_text())?;
-    out.write_all(parts.own.render(wall(), Format::Text).as_bytes())?;
+    out.write_all(own.render(wall(), Format::Text).as_bytes())?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Everything that is made from a configuration.
-struct Parts {
-    own: Own,
-    owns: Vec<SourceOwn>,
-    specs: Vec<SourceSpec>,
-    views: Vec<SourceView>,
-    pollers: Vec<AnyPoller>,
-}
-
-impl Parts {
-    fn of(config: &Config) -> anyhow::Result<Self> {
-        let version = env!("CARGO_PKG_VERSION");
-        let own = Own::new(BuildInfo {
-            version,
-            revision: REVISION,
-            rustc_version: RUSTC_VERSION,
-        })?;
-        own.config_loaded(wall(), true);
-        let mut parts = Self {
-            own,
-            owns: vec![],
-            specs: vec![],
-            views: vec![],
-            pollers: vec![],
-        };
-        for (index, source) in config.sources.iter().enumerate() {
-            parts
-                .add(index, source)
-                .with_context(|| format!("source {}", source.name))?;
-        }
-        Ok(parts)
-    }
-
-    /// Takes the ledger's directory and puts every source where a former process left it. The files of sources that are no
-    /// longer configured stay where they are: such a source may come back.
-    fn recover(&mut self, directory: &Path, config: &Config, store: &mut Store) -> anyhow::Result<Keeper> {
-        let mut keeper = Keeper::new(Ledger::new(Directory::take(directory)?), self.own.ledger());
-        for (index, source) in config.sources.iter().enumerate() {
-            let identity = Identity {
-                name: source.name.to_string(),
-                kind: source.source.kind.label(),
-                base_url: source.transport.base_url.to_string(),
-            };
-            let poller = &mut self.pollers[index];
-            poller.keep_memory();
-            let as_of = keeper
-                .recover(identity, store, |memory| poller.restore(memory), wall())
-                .with_context(|| {
-                    format!(
-                        "state.directory {}: reading what is kept of {}",
-                        directory.display(),
-                        source.name
-                    )
-                })?;
-            if let Some(as_of) = as_of {
-                self.owns[index].restored(as_of);
-                self.views[index].restored(as_of);
-            }
-        }
-        Ok(keeper)
-    }
-
-    fn add(&mut self, index: usize, source: &SourceConfig) -> anyhow::Result<()> {
-        let kind = source.source.kind;
-        let info = SourceInfo {
-            kind: kind.label(),
-            base_url: source.transport.base_url.clone(),
-            poll_interval: source.poll.interval,
-            stale_after: source.poll.stale_after,
-        };
-        let own = self.own.source(&source.name, &info);
-        let status = Shared::new(SourceStatus::new(&source.name, wall(), source.poll.stale_after));
-        self.views.push(SourceView::new(source, status.clone()));
-        self.specs.push(spec(source));
-        let transport = HttpTransport::new(source.transport.clone())?;
-        let wall: Wall = Arc::new(wall);
-        let parts = poll::Parts {
-            index,
-            name: source.name.clone(),
-            settings: source.poll.clone(),
-            wall,
-            dice: dice(),
-            observer: Box::new(Metered(own.clone())),
-            status,
-        };
-        self.owns.push(own);
-        self.pollers.push(match kind {
-            Kind::Empirical => AnyPoller::Empirical(Box::new(Poller::new(
-                Empirical::new(source.source.clone()),
-                transport,
-                parts,
-            ))),
-            Kind::SamplePlatform => {
-                let platform = SamplePlatform::new(source.source.clone());
-                AnyPoller::SamplePlatform(Box::new(Poller::new(platform, transport, parts)))
-            }
-        });
-        Ok(())
-    }
-}
-
-/// What the store must know of a source before it has told anything.
-fn spec(source: &SourceConfig) -> SourceSpec {
-    let (error_codes, active_states) = match source.source.kind {
-        Kind::Empirical => (ErrorCode::ALL, ActiveState::ALL),
-        Kind::SamplePlatform => (SAMPLE_PLATFORM_ERRORS, SAMPLE_PLATFORM_STATES),
-    };
-    let retention = source.source.lookback + RETENTION_MARGIN;
-    let limits = Limits {
-        cases_max: source.source.cases.max,
-        retention,
-        series_ttl: source.source.series_ttl,
-    };
-    SourceSpec {
-        name: source.name.clone(),
-        error_codes,
-        active_states,
-        limits,
-    }
-}
-
-fn span(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
-
-/// A poller of either platform.
-enum AnyPoller {
-    Empirical(Box<Poller<Empirical, HttpTransport>>),
-    SamplePlatform(Box<Poller<SamplePlatform, HttpTransport>>),
-}
-
-impl AnyPoller {
-    fn keep_memory(&mut self) {
-        match self {
-            Self::Empirical(poller) => poller.keep_memory(),
-            Self::SamplePlatform(poller) => poller.keep_memory(),
-        }
-    }
-
-    fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError> {
-        match self {
-            Self::Empirical(poller) => poller.restore(memory),
-            Self::SamplePlatform(poller) => poller.restore(memory),
-        }
-    }
-
-    async fn run(self, updates: mpsc::Sender<Message>, shutdown: CancellationToken) {
-        match self {
-            Self::Empirical(poller) => drop(poller.run(updates, shutdown).await),
-            Self::SamplePlatform(poller) => drop(poller.run(updates, shutdown).await),
-        }
-    }
-
-    async fn one_round(&mut self, updates: mpsc::Sender<Message>, shutdown: CancellationToken) -> Option<RoundResult> {
-        match self {
-            Self::Empirical(poller) => poller.one_round(&updates, &shutdown).await,
-            Self::SamplePlatform(poller) => poller.one_round(&updates, &shutdown).await,
-        }
-    }
-}
-
-/// What polling costs, as the exporter's own metrics.
-struct Metered(SourceOwn);
-
-impl Observer for Metered {
-    fn request_sent(&mut self, endpoint: &'static str, code: &str, seconds: f64) {
-        self.0.request_sent(endpoint, code, seconds);
-    }
-
-    fn retried(&mut self, reason: retry::Reason) {
-        self.0.retried(reason.label());
-    }
-
-    fn throttled(&mut self, reason: budget::Reason, seconds: f64) {
-        let reason = match reason {
-            budget::Reason::Budget => Throttle::Budget,
-            budget::Reason::RetryAfter => Throttle::RetryAfter,
-            budget::Reason::Quota => Throttle::Quota,
-        };
-        self.0.throttled(reason, seconds);
-    }
-
-    fn rate_limit_told(&mut self, told: budget::Told) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a float's cast saturates"
-        )]
-        let whole = |value: f64| value as u64;
-        #[expect(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
-        let time = |value: f64| Timestamp::from_second(value as i64).ok();
-        self.0.rate_limit_told(
-            told.limit.map(whole),
-            told.remaining.map(whole),
-            told.reset.and_then(time),
-        );
-    }
-
-    fn round_started(&mut self, at: Timestamp) {
-        self.0.round_started(at);
-    }
-
-    fn round_ended(&mut self, result: RoundResult, at: Timestamp, seconds: f64) {
-        self.0.round_ended(result, at, seconds);
-    }
-
-    fn progress(&mut self, progress: Progress) {
-        self.0.progress(progress.cases_tracked, progress.oldest_refresh);
-    }
-
-    fn notice(&mut self, notice: &Notice) {
-        match notice {
-            Notice::UnknownValue { field } => self.0.unknown_value(field),
-            Notice::HistoryTruncated { cases } => self.0.history_truncated(*cases),
-            Notice::RowSkipped { endpoint, .. } => self.0.row_skipped(endpoint),
-            Notice::NoCases { .. } | Notice::Advice(_) => {}
-        }
-    }
 }
 
 /// Where a listener is, as an address that a client on this machine can use.

@@ -76,7 +76,7 @@ pub struct Flags {
     /// TLS and passwords, in the exporter-toolkit format; not supported by this build yet
     #[arg(long = "web.config.file", value_name = "FILE", global = true)]
     pub web_config_file: Option<String>,
-    /// Offer POST /-/reload; not supported by this build yet
+    /// Offer POST /-/reload, which reads the configuration anew as a SIGHUP does
     #[arg(long = "web.enable-lifecycle", action = ArgAction::SetTrue, global = true)]
     pub enable_lifecycle: bool,
     /// What is logged: error, warn, info, debug or trace [default: info]

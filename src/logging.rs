@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -17,6 +16,7 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 /// The words for levels in the configuration.
 pub const LEVELS: &[(&str, LevelFilter)] = &[
@@ -57,19 +57,37 @@ pub enum Format {
     Json,
 }
 
-/// Logs to standard error from now on. A second call does nothing.
-pub fn init(settings: Settings, now: fn() -> Timestamp) {
-    // The only error is that somebody logs already, in which case there is a log.
-    let _ = subscriber(settings, now, std::io::stderr).try_init();
+/// What is worth a line, while it is logged.
+#[derive(Debug, Clone)]
+pub struct Volume(reload::Handle<Targets, Registry>);
+
+impl Volume {
+    /// Another level from now on.
+    pub fn set(&self, level: LevelFilter) {
+        // The only error is that the log is gone.
+        let _ = self.0.reload(targets(level));
+    }
 }
 
-fn subscriber<W>(settings: Settings, now: fn() -> Timestamp, writer: W) -> impl Subscriber + Send + Sync
+/// Logs to standard error from now on. A second call does nothing.
+pub fn init(settings: Settings, now: fn() -> Timestamp) -> Volume {
+    let (subscriber, volume) = subscriber(settings, now, std::io::stderr);
+    // The only error is that somebody logs already, in which case there is a log.
+    let _ = subscriber.try_init();
+    volume
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
+fn subscriber<W>(settings: Settings, now: fn() -> Timestamp, writer: W) -> (impl Subscriber + Send + Sync, Volume)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let ours = Targets::new()
-        .with_default(settings.level.min(LevelFilter::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), settings.level);
+    let (ours, volume) = reload::Layer::new(targets(settings.level));
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let layer = match settings.format {
         Format::Logfmt => layer.event_format(Logfmt { now }).fmt_fields(LogfmtFields).boxed(),
@@ -80,7 +98,8 @@ where
             .with_timer(Clock { now })
             .boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(ours))
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(ours));
+    (subscriber, Volume(volume))
 }
 
 struct Clock {
@@ -235,7 +254,7 @@ mod tests {
     fn logged(settings: Settings, act: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let sink = buffer.clone();
-        let subscriber = subscriber(settings, || Timestamp::UNIX_EPOCH, move || sink.clone());
+        let (subscriber, _) = subscriber(settings, || Timestamp::UNIX_EPOCH, move || sink.clone());
         tracing::subscriber::with_default(subscriber, act);
         let bytes = buffer.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -315,6 +334,22 @@ mod tests {
             logged(settings, || tracing::warn!(target: "hyper", "their warning")),
             ""
         );
+    }
+
+    #[test]
+    fn the_level_changes_while_it_is_logged() {
+        let buffer = Buffer::default();
+        let sink = buffer.clone();
+        let (subscriber, volume) = subscriber(Settings::default(), || Timestamp::UNIX_EPOCH, move || sink.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for (level, text) in [(LevelFilter::DEBUG, "heard"), (LevelFilter::WARN, "not heard")] {
+                volume.set(level);
+                tracing::debug!("{text}");
+                tracing::debug!(target: "hyper", "theirs");
+            }
+        });
+        let lines = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert!(lines.ends_with("msg=heard\n") && lines.lines().count() == 1, "{lines}");
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use jiff::Timestamp;
+use testrun_exporter::app::{self, Origin};
 use testrun_exporter::cli::{Cli, Command, Flags};
-use testrun_exporter::config::{self, Config, ENVIRONMENT_PREFIX, Problems};
-use testrun_exporter::{app, logging};
+use testrun_exporter::config::{self, Config, ENVIRONMENT_PREFIX, Fingerprint, Problems};
+use testrun_exporter::logging;
 
 /// A bad command line or configuration.
 const MISUSED: u8 = 2;
@@ -52,9 +53,19 @@ fn act(command: &Command, flags: &Flags) -> Result<ExitCode, Failure> {
     match *command {
         Command::CheckConfig => Ok(check_config(&configured(flags)?)),
         Command::Run => {
+            let file = flags.config_file.clone();
+            let read_from = Fingerprint::of(file.as_deref());
             let config = configured(flags)?;
-            logging::init(config.log, now);
-            Ok(block_on(app::run(config))?)
+            let volume = logging::init(config.log, now);
+            let flags = flags.clone();
+            let load = move || config::load(flags.config_file.as_deref(), environment(), &flags.overrides());
+            let origin = Origin {
+                file,
+                read_from,
+                load: Box::new(load),
+                volume,
+            };
+            Ok(block_on(app::run(config, origin))?)
         }
         Command::Once => {
             let config = configured(flags)?;

@@ -94,7 +94,7 @@ pub async fn demo(web: WebSettings) -> anyhow::Result<ExitCode> {
         "Two simulated platforms, polled every 5 s. Nothing leaves this machine.\n  metrics  http://{address}{path}\n  status   http://{address}/\nTry: curl -s http://{address}{path} | grep testrun_runs_total     (Ctrl-C stops)"
     );
     drop(out);
-    run_on(listener, config, shutdown).await
+    run_on(listener, config, None, shutdown).await
 }
 
 /// A source on a simulated platform, in the words of the environment.

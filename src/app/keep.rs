@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::metrics::own::LedgerOwn;
 use crate::sources::MemoryError;
 use crate::store::ledger::{Found, Identity, Kept, Ledger, Unreadable};
-use crate::store::{Snapshot, SourceSnapshot, SourceState, Store};
+use crate::store::{Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 
 /// A disk that could not be written is tried again after this long, or when the next round ends.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
@@ -42,11 +42,11 @@ struct KeptSource {
 }
 
 impl Keeper {
-    /// On this ledger; nothing is recovered yet.
+    /// On this ledger, of no source yet.
     #[must_use]
-    pub fn new(ledger: Ledger, own: LedgerOwn) -> Self {
+    pub fn new(ledger: Arc<Ledger>, own: LedgerOwn) -> Self {
         Self {
-            ledger: Arc::new(ledger),
+            ledger,
             own,
             sources: Vec::new(),
             retry_at: None,
@@ -54,57 +54,20 @@ impl Keeper {
         }
     }
 
-    /// Puts the next of the store's sources where a former process left it: its numbers by the store, its memory by
-    /// `remember`, both or neither. Gives when its last good round was; `None`: it begins anew.
-    ///
-    /// # Errors
-    /// The disk cannot be read, so nothing is known about what it holds.
-    pub fn recover(
-        &mut self,
-        identity: Identity,
-        store: &mut Store,
-        remember: impl FnOnce(&[u8]) -> Result<(), MemoryError>,
-        now: Timestamp,
-    ) -> io::Result<Option<Timestamp>> {
-        let place = self.sources.len();
-        let as_of = match self.ledger.load(&identity)? {
-            Found::Nothing => {
-                tracing::info!(
-                    source = identity.name,
-                    "not in the ledger: what is finished now is its baseline"
-                );
-                None
-            }
-            Found::Unreadable(why) => self.begin_anew(&identity, why, now)?,
-            Found::Kept(kept) => match recovered(store, place, &kept, remember) {
-                Some(as_of) => {
-                    tracing::info!(source = identity.name, %as_of, "restored from the ledger");
-                    Some(as_of)
-                }
-                None => self.begin_anew(&identity, Unreadable::Damaged, now)?,
-            },
+    /// Goes over to these sources, in the order of the store. Those that are known by their place now go on; what is kept of
+    /// one that is not among them stays on the disk, for it may come back.
+    pub(super) fn reconfigure(&mut self, sources: impl Iterator<Item = (Identity, Option<usize>)>) {
+        let mut known: Vec<_> = std::mem::take(&mut self.sources).into_iter().map(Some).collect();
+        let go_on = |(identity, place): (Identity, Option<usize>)| {
+            let known = place.and_then(|place| known.get_mut(place)?.take());
+            known.unwrap_or(KeptSource {
+                identity,
+                kept: None,
+                unwritten: false,
+                persisted: None,
+            })
         };
-        self.own.restored(&identity.name, as_of.is_some());
-        self.sources.push(KeptSource {
-            identity,
-            kept: None,
-            unwritten: false,
-            persisted: None,
-        });
-        Ok(as_of)
-    }
-
-    /// What cannot be read is left for people, and does not stop the process.
-    fn begin_anew(&self, identity: &Identity, why: Unreadable, now: Timestamp) -> io::Result<Option<Timestamp>> {
-        let aside = self.ledger.set_aside(identity, &now.as_second().to_string())?;
-        self.own.set_aside(&identity.name, why.label());
-        tracing::error!(
-            source = identity.name,
-            %why,
-            aside,
-            "its ledger cannot be used and is set aside: what is finished now is a new baseline"
-        );
-        Ok(None)
+        self.sources = sources.map(go_on).collect();
     }
 
     /// A round of a source has ended well, and its snapshot is built.
@@ -211,19 +174,69 @@ impl Keeper {
     }
 }
 
-/// The state takes its place only when the source has taken its memory.
+/// What a ledger had for a source.
+#[derive(Default)]
+pub struct Recovered {
+    /// Where it goes on; `None`: it begins anew.
+    pub state: Option<SourceState>,
+    /// Why what was there could not be used.
+    pub set_aside: Option<Unreadable>,
+}
+
+/// Reads what was kept of a source: its numbers, with its memory taken by `remember`, both or neither. What cannot be read
+/// is set aside for people, and stops nothing.
+///
+/// # Errors
+/// The disk cannot be read, so nothing is known about what it holds.
+pub fn recover(
+    ledger: &Ledger,
+    identity: &Identity,
+    spec: SourceSpec,
+    remember: impl FnOnce(&[u8]) -> Result<(), MemoryError>,
+    now: Timestamp,
+) -> io::Result<Recovered> {
+    let why = match ledger.load(identity)? {
+        Found::Nothing => {
+            tracing::info!(
+                source = identity.name,
+                "not in the ledger: what is finished now is its baseline"
+            );
+            return Ok(Recovered::default());
+        }
+        Found::Kept(kept) => match recovered(spec, &kept, remember) {
+            Some(state) => {
+                tracing::info!(source = identity.name, as_of = %state.as_of(), "restored from the ledger");
+                return Ok(Recovered {
+                    state: Some(state),
+                    set_aside: None,
+                });
+            }
+            None => Unreadable::Damaged,
+        },
+        Found::Unreadable(why) => why,
+    };
+    let aside = ledger.set_aside(identity, &now.as_second().to_string())?;
+    tracing::error!(
+        source = identity.name,
+        %why,
+        aside,
+        "its ledger cannot be used and is set aside: what is finished now is a new baseline"
+    );
+    Ok(Recovered {
+        state: None,
+        set_aside: Some(why),
+    })
+}
+
+/// The state is there only when the source has taken its memory.
 fn recovered(
-    store: &mut Store,
-    place: usize,
+    spec: SourceSpec,
     kept: &Kept,
     remember: impl FnOnce(&[u8]) -> Result<(), MemoryError>,
-) -> Option<Timestamp> {
-    let spec = store.sources().get(place)?.spec().clone();
+) -> Option<SourceState> {
     let state = SourceState::restored(spec, &kept.state, &kept.released).ok()?;
     remember(&kept.memory).ok()?;
-    let as_of = state.as_of();
-    store.restore(place, state);
-    Some(as_of)
+    Some(state)
 }
 
 /// How much time has fallen out of the lookback between a source's last good round and this one: runs that finished in it

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::keep::{self, Keeper};
 use crate::metrics::own::SourceOwn;
 use crate::metrics::render::{Rendered, Renderer, render};
 use crate::poll::{Message, Wall};
-use crate::store::{Snapshot, SourceSnapshot, Store};
+use crate::store::ledger::Identity;
+use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 
 /// What scrapes read, and how they tell that they have read it.
 pub struct Publication {
@@ -42,35 +43,111 @@ impl Publication {
 
 /// The store and what its snapshots become.
 pub struct Publisher {
-    /// What is known.
-    pub store: Store,
+    store: Store,
     /// What is kept of it on disk, if anything is.
-    pub keeper: Option<Keeper>,
-    /// By source: where its health is told.
-    pub owns: Vec<SourceOwn>,
-    /// By source: how old its data may be before they are withdrawn.
-    pub stale_after: Vec<SignedDuration>,
-    /// By source: how far back it is read.
-    pub lookback: Vec<SignedDuration>,
-    /// Where it is shown.
-    pub publication: Arc<Publication>,
+    keeper: Option<Keeper>,
+    // By source, in the store's order:
+    /// The number that its messages carry. Numbers are not used twice: what a poller says after its source is gone is
+    /// nobody's.
+    units: Vec<usize>,
+    owns: Vec<SourceOwn>,
+    stale_after: Vec<SignedDuration>,
+    lookback: Vec<SignedDuration>,
+    publication: Arc<Publication>,
     /// Keeps what it rendered last. Locked by one publication at a time, so never waited for.
-    pub renderer: Arc<Mutex<Option<Renderer>>>,
-    /// The calendar.
-    pub wall: Wall,
+    renderer: Arc<Mutex<Option<Renderer>>>,
+    wall: Wall,
+}
+
+/// Another configuration: what goes on, what begins, and, by not being there, what goes.
+pub struct Change {
+    /// The sources, in their new order.
+    pub members: Vec<Member>,
+    /// The ceiling for per-case series.
+    pub series_budget: usize,
+    /// Is told when it is shown.
+    pub done: oneshot::Sender<()>,
+}
+
+/// One source of it.
+pub struct Member {
+    /// The number that its messages carry.
+    pub unit: usize,
+    /// What the store must know of it.
+    pub spec: SourceSpec,
+    /// With what it begins, if it is new.
+    pub begins: Option<Box<SourceState>>,
+    /// Which past belongs to it.
+    pub identity: Identity,
+    /// Where its health is told.
+    pub own: SourceOwn,
+    /// How far back it is read.
+    pub lookback: SignedDuration,
+    /// How old its data may be before they are withdrawn.
+    pub stale_after: SignedDuration,
 }
 
 impl Publisher {
-    /// Publishes what was restored, before anything is asked.
-    pub async fn reopened(mut self) -> Self {
-        if let Some(snapshot) = self.store.reopen((self.wall)()) {
-            self.publish(snapshot).await;
+    /// Of no source yet.
+    #[must_use]
+    pub fn new(keeper: Option<Keeper>, publication: Arc<Publication>, wall: Wall) -> Self {
+        Self {
+            store: Store::new(Vec::new(), 0),
+            keeper,
+            units: Vec::new(),
+            owns: Vec::new(),
+            stale_after: Vec::new(),
+            lookback: Vec::new(),
+            publication,
+            renderer: Arc::default(),
+            wall,
         }
-        self
     }
 
-    /// Until no poller is left.
-    pub async fn run(mut self, mut updates: mpsc::Receiver<Message>) {
+    /// Goes over to another configuration. Comes between two publications, so what is written is shown, and what is shown
+    /// is written.
+    async fn change(&mut self, change: Change) -> Arc<Snapshot> {
+        let Change {
+            members,
+            series_budget,
+            done,
+        } = change;
+        if let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.retry_at().is_some()) {
+            // The last chance for a source that goes.
+            keeper.write(&self.store, (self.wall)()).await;
+        }
+        let place = |unit: usize| self.units.iter().position(|known| *known == unit);
+        let places: Vec<_> = members
+            .iter()
+            .map(|member| place(member.unit).filter(|_| member.begins.is_none()))
+            .collect();
+        if let Some(keeper) = &mut self.keeper {
+            let identities = members.iter().map(|member| member.identity.clone());
+            keeper.reconfigure(identities.zip(places.iter().copied()));
+        }
+        self.units = members.iter().map(|member| member.unit).collect();
+        self.owns = members.iter().map(|member| member.own.clone()).collect();
+        self.stale_after = members.iter().map(|member| member.stale_after).collect();
+        self.lookback = members.iter().map(|member| member.lookback).collect();
+        let next = members
+            .into_iter()
+            .zip(places)
+            .map(|(member, place)| match (member.begins, place) {
+                (None, Some(place)) => Next::Known {
+                    place,
+                    spec: member.spec,
+                },
+                (begins, _) => Next::New(begins.unwrap_or_else(|| Box::new(SourceState::new(member.spec)))),
+            });
+        let snapshot = self.store.reconfigure(next.collect(), series_budget, (self.wall)());
+        self.publish(Arc::clone(&snapshot)).await;
+        // Who has asked may be about to stop the process.
+        let _ = done.send(());
+        snapshot
+    }
+
+    /// Until no poller is left that could say anything.
+    pub async fn run(mut self, mut updates: mpsc::Receiver<Message>, mut changes: mpsc::Receiver<Change>) {
         let mut newest = self.store.newest();
         loop {
             let now = (self.wall)();
@@ -82,6 +159,10 @@ impl Publisher {
             let publication = Arc::clone(&self.publication);
             let held = self.store.next_release().is_some();
             let published = tokio::select! {
+                Some(change) = changes.recv() => {
+                    newest = self.change(change).await;
+                    continue;
+                }
                 message = updates.recv() => match message {
                     Some(message) => self.take(message),
                     None => break,
@@ -103,6 +184,7 @@ impl Publisher {
     /// What a poller says. The snapshot to publish, if a round has ended well.
     fn take(&mut self, message: Message) -> Option<Arc<Snapshot>> {
         let Message { source, update, memory } = message;
+        let source = self.units.iter().position(|unit| *unit == source)?;
         let now = (self.wall)();
         let before = self.store.sources().get(source)?.as_of();
         let snapshot = self.store.update(source, update, now, self.scraped())?;

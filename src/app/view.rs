@@ -1,13 +1,17 @@
 //! What the web server is shown: the newest exposition, and the sources' states in words.
-//! Every call returns at once; nothing here changes anything but the note that a scrape happened.
+//! Every call returns at once, and nothing here changes anything but the note that a scrape happened; a reload is
+//! asked for, and waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
 use super::publish::Publication;
+use super::reload::{Asked, Views};
+use super::wall;
 use crate::config::SourceConfig;
 use crate::metrics::Format;
 use crate::metrics::ends::{Complete, Ends};
@@ -17,14 +21,38 @@ use crate::web;
 
 /// What the server needs of the application.
 pub(super) struct AppView {
-    pub(super) publication: Arc<Publication>,
-    pub(super) ends: Ends,
-    pub(super) sources: Vec<SourceView>,
-    pub(super) healthy: Arc<AtomicBool>,
-    pub(super) wall: fn() -> Timestamp,
+    publication: Arc<Publication>,
+    ends: Ends,
+    sources: Views,
+    healthy: Arc<AtomicBool>,
+    /// Once ready, ready for good: a source that a reload brings must not take the service away.
+    was_ready: AtomicBool,
+    reloads: mpsc::Sender<Asked>,
+    wall: fn() -> Timestamp,
+}
+
+impl AppView {
+    pub(super) fn new(
+        publication: Arc<Publication>,
+        ends: Ends,
+        sources: Views,
+        healthy: Arc<AtomicBool>,
+        reloads: mpsc::Sender<Asked>,
+    ) -> Self {
+        Self {
+            publication,
+            ends,
+            sources,
+            healthy,
+            was_ready: AtomicBool::new(false),
+            reloads,
+            wall,
+        }
+    }
 }
 
 /// One source as people see it.
+#[derive(Clone)]
 pub(super) struct SourceView {
     kind: &'static str,
     base_url: String,
@@ -184,10 +212,15 @@ impl web::View for AppView {
 
     fn ready(&self) -> bool {
         let now = (self.wall)();
-        self.sources
-            .iter()
-            .map(|source| source.status.report(now).status)
-            .all(|status| status.last_round.is_some() || status.last_success.is_some())
+        let ready = self.was_ready.load(Ordering::Relaxed)
+            || self
+                .sources
+                .load()
+                .iter()
+                .map(|source| source.status.report(now).status)
+                .all(|status| status.last_round.is_some() || status.last_success.is_some());
+        self.was_ready.fetch_or(ready, Ordering::Relaxed);
+        ready
     }
 
     fn healthy(&self) -> bool {
@@ -196,7 +229,8 @@ impl web::View for AppView {
 
     fn status_json(&self) -> String {
         let now = (self.wall)();
-        let rows = self.sources.iter().map(|source| StatusRow {
+        let sources = self.sources.load();
+        let rows = sources.iter().map(|source| StatusRow {
             kind: source.kind,
             base_url: &source.base_url,
             report: source.status.report(now),
@@ -214,8 +248,17 @@ impl web::View for AppView {
         let now = (self.wall)();
         web::Landing {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            rows: self.sources.iter().map(|source| source.row(now)).collect(),
+            rows: self.sources.load().iter().map(|source| source.row(now)).collect(),
         }
+    }
+
+    async fn reload(&self) -> Result<String, String> {
+        let (asked, outcome) = oneshot::channel();
+        if self.reloads.try_send(asked).is_err() {
+            return Err("configuration not reloaded: others wait for theirs".to_owned());
+        }
+        let stopping = "configuration not reloaded: the process is stopping";
+        outcome.await.unwrap_or_else(|_| Err(stopping.to_owned()))
     }
 }
 

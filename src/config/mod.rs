@@ -8,6 +8,7 @@ mod layers;
 mod problems;
 mod read;
 mod source;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use layers::{ENVIRONMENT_PREFIX, Overrides};
 pub use problems::{Problem, Problems};
+pub use watch::{Fingerprint, Watch};
 
 use crate::model::Name;
 use crate::{logging, poll, sources, transport};
@@ -52,6 +54,47 @@ pub struct Config {
     pub series_budget: usize,
     /// By name; never empty.
     pub sources: Vec<SourceConfig>,
+}
+
+impl Config {
+    /// Whether a running process can go on under another configuration.
+    ///
+    /// # Errors
+    /// The keys that a restart is needed for. Nothing is taken over then: a process that obeys half of its file is
+    /// worse than one that obeys the last file that it could.
+    pub fn admits(&self, next: &Self) -> Result<(), Problems> {
+        let fixed = [
+            ("web.listen_address", self.web.listen_address != next.web.listen_address),
+            ("web.telemetry_path", self.web.telemetry_path != next.web.telemetry_path),
+            ("web.config_file", self.web.config_file != next.web.config_file),
+            (
+                "web.enable_lifecycle",
+                self.web.enable_lifecycle != next.web.enable_lifecycle,
+            ),
+            ("log.format", self.log.format != next.log.format),
+            ("state.directory", self.state.directory != next.state.directory),
+        ];
+        let changed: Vec<_> = fixed
+            .into_iter()
+            .filter(|(_, changed)| *changed)
+            .map(|(key, _)| {
+                let message = "this cannot change while the process runs; expected the former value, or a restart";
+                Problem::new("configuration", key, message)
+            })
+            .collect();
+        if changed.is_empty() {
+            Ok(())
+        } else {
+            Err(Problems(changed))
+        }
+    }
+
+    /// The files that it was made from, beside the configuration file and those that are read whenever they are used.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources
+            .iter()
+            .filter_map(|source| source.transport.ca_file.as_deref())
+    }
 }
 
 /// How the exporter is served.
@@ -177,13 +220,7 @@ fn read_web(mut web: Section<'_>) -> WebSettings {
         "config_file",
         "TLS and passwords are not supported by this build yet; expected null",
     );
-    let enable_lifecycle = web.take("enable_lifecycle").and_then(|item| {
-        let enabled = item.truth()?;
-        if enabled {
-            item.problem("POST /-/reload is not supported by this build yet; expected false");
-        }
-        Some(enabled)
-    });
+    let enable_lifecycle = web.take("enable_lifecycle").and_then(|item| item.truth());
     web.finish();
     WebSettings {
         listen_address: listen_address.unwrap_or(LISTEN_ADDRESS_DEFAULT),

@@ -596,10 +596,6 @@ fn the_web_section_is_checked() {
         &beside("web: { config_file: x }"),
         &["c.yaml: web.config_file: TLS and passwords are not supported by this build yet; expected null"],
     );
-    check(
-        &beside("web: { enable_lifecycle: true }"),
-        &["c.yaml: web.enable_lifecycle: POST /-/reload is not supported by this build yet; expected false"],
-    );
 }
 
 #[test]
@@ -957,4 +953,34 @@ fn the_summary_is_one_line_for_people() {
             "shop: empirical at https://api.empirical.run/, cases from run_details, a round every 1m, at most 60 requests a minute",
         ]
     );
+}
+
+#[test]
+fn a_running_process_goes_on_under_other_sources_but_not_at_another_place() {
+    let source = empirical("");
+    let running = ok(&source);
+    let check = |head: &str, expected: &[&str]| {
+        let refused = running.admits(&ok(&format!("{head}\n{source}")));
+        let keys: Vec<_> = refused
+            .err()
+            .iter()
+            .flat_map(Problems::iter)
+            .map(ToString::to_string)
+            .collect();
+        let all = "this cannot change while the process runs; expected the former value, or a restart";
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|key| format!("configuration: {key}: {all}"))
+            .collect();
+        assert_eq!(keys, expected, "{head}");
+    };
+    check("", &[]);
+    check("log: { level: debug }\nseries_budget: 7", &[]);
+    check("log: { format: json }", &["log.format"]);
+    check("state: { directory: /ledger }", &["state.directory"]);
+    check(
+        "web: { listen_address: ':1', telemetry_path: /m, enable_lifecycle: true }",
+        &["web.listen_address", "web.telemetry_path", "web.enable_lifecycle"],
+    );
+    running.admits(&ok(&sample_platform("poll_interval: 5s"))).unwrap();
 }

@@ -4,12 +4,12 @@
 
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::{Metric, MetricFamily};
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use url::Url;
@@ -194,6 +194,60 @@ impl Families {
             config_success_timestamp: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS)?,
         })
     }
+
+    /// Removes every series of a source.
+    fn forget(&self, source: &str) {
+        for family in [
+            &self.source_info,
+            &self.up,
+            &self.last_success,
+            &self.last_attempt,
+            &self.poll_interval,
+            &self.rate_limit_limit,
+            &self.rate_limit_remaining,
+            &self.rate_limit_reset,
+            &self.cases_tracked,
+            &self.oldest_case_refresh,
+            &self.ledger_size,
+            &self.ledger_last_write,
+            &self.ledger_restored,
+        ] {
+            forget(family, source);
+        }
+        for family in [
+            &self.rounds,
+            &self.requests,
+            &self.retries,
+            &self.throttled,
+            &self.unknown_values,
+            &self.history_truncated,
+            &self.rows_skipped,
+            &self.ledger_set_aside,
+        ] {
+            forget(family, source);
+        }
+        for family in [&self.round_duration, &self.request_duration] {
+            forget(family, source);
+        }
+        for family in [&self.throttle_seconds, &self.lost_seconds] {
+            forget(family, source);
+        }
+    }
+}
+
+/// Removes every series of a source from a family.
+fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, source: &str) {
+    for metric in family.collect().iter().flat_map(MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> = metric
+            .get_label()
+            .iter()
+            .map(|label| (label.name(), label.value()))
+            .collect();
+        if labels.get("source") == Some(&source) {
+            // It was there a moment ago; if it is gone, all the better.
+            let _ = family.remove(&labels);
+        }
+    }
 }
 
 fn opts(family: &Family) -> Opts {
@@ -229,37 +283,18 @@ impl Own {
     /// A handle for one source's poller. What can be counted is there at 0 from now on; what has not been told is absent.
     #[must_use]
     pub fn source(&self, name: &str, info: &SourceInfo) -> SourceOwn {
-        let families = &self.shared.families;
-        for result in RoundResult::ALL {
-            families.rounds.with_label_values(&[name, result.label()]);
-        }
-        for reason in Throttle::ALL {
-            families.throttled.with_label_values(&[name, reason.label()]);
-        }
-        families.round_duration.with_label_values(&[name]);
-        families.throttle_seconds.with_label_values(&[name]);
-        families.history_truncated.with_label_values(&[name]);
-        families.lost_seconds.with_label_values(&[name]);
-        families
-            .poll_interval
-            .with_label_values(&[name])
-            .set(info.poll_interval.as_secs_f64());
-        let base_url = shown_url(info.base_url.clone());
-        families
-            .source_info
-            .with_label_values(&[name, info.kind, "", &base_url])
-            .set(1.0);
-        let state = State {
-            stale_after: info.stale_after,
-            project: String::new(),
-            last_result: None,
-            last_success: None,
-        };
-        self.shared.sources().insert(name.to_owned(), state);
+        let own = self.prepare(name, info);
+        own.appear(info);
+        own
+    }
+
+    /// The same handle for a source that nothing is shown of before [`SourceOwn::appear`].
+    #[must_use]
+    pub fn prepare(&self, name: &str, info: &SourceInfo) -> SourceOwn {
         let identity = Arc::new(Identity {
             name: name.to_owned(),
             kind: info.kind,
-            base_url,
+            base_url: shown_url(info.base_url.clone()),
         });
         SourceOwn {
             shared: Arc::clone(&self.shared),
@@ -375,6 +410,53 @@ struct Identity {
 }
 
 impl SourceOwn {
+    /// The source is polled from now on.
+    pub fn appear(&self, info: &SourceInfo) {
+        let Identity { name, kind, base_url } = &*self.identity;
+        let (name, families) = (name.as_str(), self.families());
+        for result in RoundResult::ALL {
+            families.rounds.with_label_values(&[name, result.label()]);
+        }
+        for reason in Throttle::ALL {
+            families.throttled.with_label_values(&[name, reason.label()]);
+        }
+        families.round_duration.with_label_values(&[name]);
+        families.throttle_seconds.with_label_values(&[name]);
+        families.history_truncated.with_label_values(&[name]);
+        families.lost_seconds.with_label_values(&[name]);
+        families
+            .source_info
+            .with_label_values(&[name, kind, "", base_url])
+            .set(1.0);
+        let state = State {
+            stale_after: info.stale_after,
+            project: String::new(),
+            last_result: None,
+            last_success: None,
+        };
+        self.shared.sources().insert(name.to_owned(), state);
+        self.paced(info.poll_interval, info.stale_after);
+    }
+
+    /// The source's pace is another one from now on.
+    pub fn paced(&self, poll_interval: Duration, stale_after: Duration) {
+        self.families()
+            .poll_interval
+            .with_label_values(&[self.name()])
+            .set(poll_interval.as_secs_f64());
+        if let Some(state) = self.shared.sources().get_mut(self.name()) {
+            state.stale_after = stale_after;
+        }
+    }
+
+    /// The source is no longer polled: all that was told of it goes. The caller sees to it that nothing more is told.
+    pub fn vanish(&self) {
+        // While this is held no scrape can put the source's `testrun_up` back.
+        let mut sources = self.shared.sources();
+        sources.remove(self.name());
+        self.families().forget(self.name());
+    }
+
     /// A request has ended after `seconds`. `code`: the HTTP status, or a word from a closed set for no answer.
     pub fn request_sent(&self, endpoint: &'static str, code: &str, seconds: f64) {
         self.families()

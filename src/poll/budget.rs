@@ -156,22 +156,28 @@ impl Budget {
             return Admission::Wait { for_, reason };
         }
         self.paused = None;
+        match self.admit_at(now) {
+            Ok(()) => Admission::Go,
+            Err(for_) => Admission::Wait {
+                for_,
+                reason: Reason::Budget,
+            },
+        }
+    }
+
+    /// Takes a permit of the user's ceiling, or says how long there is none.
+    fn admit_at(&mut self, now: Duration) -> Result<(), Duration> {
         let nanos = u64::try_from(now.as_nanos())
             .unwrap_or(CLOCK_NANOS_MAX)
             .min(CLOCK_NANOS_MAX);
         self.limiter.clock().0.fetch_max(nanos, Ordering::Relaxed);
+        let now = self.limiter.clock().now();
         match self.limiter.check() {
             Ok(()) => {
-                self.full_at = self.full_at.max(self.limiter.clock().now()).saturating_add(self.period);
-                Admission::Go
+                self.full_at = self.full_at.max(now).saturating_add(self.period);
+                Ok(())
             }
-            Err(not_yet) => {
-                let for_ = not_yet.wait_time_from(self.limiter.clock().now()).max(WAIT_MIN);
-                Admission::Wait {
-                    for_,
-                    reason: Reason::Budget,
-                }
-            }
+            Err(not_yet) => Err(not_yet.wait_time_from(now).max(WAIT_MIN)),
         }
     }
 
@@ -220,10 +226,34 @@ impl Budget {
         self.told
     }
 
-    /// Takes over the server's word from the gate that this one replaces (a reload), which began at the same moment.
-    pub fn inherit(&mut self, predecessor: &Self) {
+    /// Takes over from the gate that this one replaces, which began at the same moment: the server's word, and what is
+    /// there to be spent. Never more than was there before, so that no sequence of reloads makes a fresh burst.
+    pub fn inherit(&mut self, predecessor: Self, now: Duration) {
+        if (self.period, self.burst) == (predecessor.period, predecessor.burst) {
+            *self = predecessor;
+            return;
+        }
         self.paused = predecessor.paused;
         self.told = predecessor.told;
+        let owed = predecessor.full_at.saturating_sub(now).as_secs_f64() / predecessor.period.as_secs_f64();
+        let there = (f64::from(predecessor.burst.get()) - owed).clamp(0.0, f64::from(self.burst.get()));
+        self.spend(f64::from(self.burst.get()) - there, now);
+    }
+
+    /// Books so many permits, parts of them included, as taken by now: whole ones, a little earlier.
+    fn spend(&mut self, permits: f64, now: Duration) {
+        let part = permits.ceil() - permits;
+        let at = now.saturating_sub(self.period.mul_f64(part));
+        let mut left = permits;
+        while left > 0.0 && self.admit_at(at).is_ok() {
+            left -= 1.0;
+        }
+    }
+
+    /// Whether nothing is owed and nothing paused.
+    #[must_use]
+    pub fn is_rested(&self, now: Duration) -> bool {
+        self.pause(now).is_none() && self.full_at <= now
     }
 }
 

@@ -2,6 +2,7 @@
 //! Never reads a reply's body (`sources` does), never counts a result (`store` does).
 
 pub mod budget;
+mod desk;
 pub mod retry;
 
 use std::collections::BTreeMap;
@@ -14,11 +15,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::budget::{Admission, Budget, Moment, Pause, Told};
+use self::desk::Bell;
 use self::retry::{ATTEMPTS_MAX, Hour, RETRIES_PER_ROUND_MAX};
 use crate::model::{Fact, Name, Notice, RoundResult, Update};
 use crate::sources::{Learned, MemoryError, Progress, Rejection, Source};
 use crate::status::{self, BudgetStatus, LastError, LastRound, Waiting};
 use crate::transport::{Reply, Request, Transport, TransportError};
+
+pub use self::desk::{Desk, Orders};
 
 /// Beyond the run list, a round makes no more requests than this, whatever the budget: rounds should end and be published.
 pub const ALLOWANCE_MAX: usize = 600;
@@ -50,7 +54,7 @@ pub struct Settings {
 /// What a poller tells the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// The source's place in the configuration.
+    /// The source's number: [`Parts::index`].
     pub source: usize,
     /// What happened.
     pub update: Update,
@@ -86,7 +90,7 @@ pub trait Observer: Send {
 
 /// What a poller is made of, beside its source and its transport.
 pub struct Parts {
-    /// The source's place in the configuration.
+    /// The source's number, which its messages carry.
     pub index: usize,
     /// The source's name.
     pub name: Name,
@@ -111,7 +115,27 @@ pub struct Poller<S, T> {
     hour: Hour,
     started: Instant,
     keeps_memory: bool,
+    desk: Desk<S, T>,
+    /// Reads the platform from the next round on.
+    heir: Option<S>,
     round: Round,
+}
+
+/// What must outlive a poller, so that the next one on the same platform neither forgets a pause nor gets a fresh burst.
+#[derive(Debug)]
+pub struct Gate {
+    budget: Budget,
+    hour: Hour,
+    started: Instant,
+}
+
+impl Gate {
+    /// Whether it lets pass no less than a new one would.
+    #[must_use]
+    pub fn is_rested(&self) -> bool {
+        let now = self.started.elapsed();
+        self.budget.is_rested(now) && self.hour.is_over(now)
+    }
 }
 
 /// What the round at hand has used.
@@ -144,6 +168,16 @@ struct Sent {
 struct Line<'a> {
     updates: &'a Sender<Message>,
     shutdown: &'a CancellationToken,
+    bell: &'a Bell,
+}
+
+/// Why a wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// Its time is over.
+    InTime,
+    /// There may be orders, which may change what is waited for.
+    Rung,
 }
 
 impl Line<'_> {
@@ -155,8 +189,23 @@ impl Line<'_> {
         }
     }
 
+    /// A wait that is worth less than the request it leads to: only leaving ends it early.
     async fn sleep(&self, wait: Duration) -> Result<(), Stop> {
-        self.or_shutdown(tokio::time::sleep(wait)).await
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Err(Stop::Ended),
+            () = self.bell.left() => Err(Stop::Ended),
+            () = tokio::time::sleep(wait) => Ok(()),
+        }
+    }
+
+    /// A wait that another configuration may make shorter or longer.
+    async fn rest(&self, wait: Duration) -> Result<Woken, Stop> {
+        tokio::select! {
+            biased;
+            () = self.bell.rung() => Ok(Woken::Rung),
+            slept = self.sleep(wait) => slept.map(|()| Woken::InTime),
+        }
     }
 
     async fn tell(&self, message: Message) -> Result<(), Stop> {
@@ -171,11 +220,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
     #[must_use]
     pub fn new(source: S, transport: T, parts: Parts) -> Self {
         let budget = Budget::new(&parts.settings);
-        parts.status.change(|status| {
-            status.budget.requests_per_minute = parts.settings.requests_per_minute;
-            status.budget.burst = parts.settings.burst;
-        });
-        Self {
+        let poller = Self {
             source,
             transport,
             parts,
@@ -183,8 +228,12 @@ impl<S: Source, T: Transport> Poller<S, T> {
             hour: Hour::default(),
             started: Instant::now(),
             keeps_memory: false,
+            desk: Desk::new(),
+            heir: None,
             round: Round::default(),
-        }
+        };
+        poller.show_budget();
+        poller
     }
 
     /// From now on each round that succeeds tells what the source remembers, for [`Self::restore`] of another process.
@@ -200,25 +249,71 @@ impl<S: Source, T: Transport> Poller<S, T> {
         self.source.restore(memory)
     }
 
-    /// Takes over from the poller of the same source before a reload, so that a reload forgets no pause and earns no retry.
+    /// Where it is told of another configuration while it runs.
     #[must_use]
-    pub fn succeed<P, Q>(mut self, predecessor: Poller<P, Q>) -> Self {
-        let pace = |settings: &Settings| (settings.requests_per_minute, settings.burst);
-        self.started = predecessor.started;
-        self.hour = predecessor.hour;
-        if pace(&self.parts.settings) == pace(&predecessor.parts.settings) {
-            self.budget = predecessor.budget;
-        } else {
-            self.budget.inherit(&predecessor.budget);
-        }
+    pub fn desk(&self) -> Desk<S, T> {
+        self.desk.clone()
+    }
+
+    /// Takes over the gate of the poller that was on the same platform before, so that a reload forgets no pause, and
+    /// earns neither a burst nor a retry.
+    #[must_use]
+    pub fn succeed(mut self, gate: Gate) -> Self {
+        self.started = gate.started;
+        self.hour = gate.hour;
+        let now = self.elapsed();
+        self.budget.inherit(gate.budget, now);
+        self.show_budget();
         self
     }
 
-    /// Round after round, until shutdown or until nobody receives. Gives itself back for [`Self::succeed`].
+    /// What its successor has to know.
+    #[must_use]
+    pub fn into_gate(self) -> Gate {
+        Gate {
+            budget: self.budget,
+            hour: self.hour,
+            started: self.started,
+        }
+    }
+
+    /// Does what was told at the desk. How the source is read changes with the next round only: what this one has learned
+    /// so far was learned under the settings of before.
+    fn take_orders(&mut self) {
+        let Some(orders) = self.desk.take() else { return };
+        let now = self.elapsed();
+        let mut budget = Budget::new(&orders.settings);
+        std::mem::swap(&mut self.budget, &mut budget);
+        self.budget.inherit(budget, now);
+        self.parts.settings = orders.settings;
+        if let Some(transport) = orders.transport {
+            self.transport = transport;
+        }
+        self.heir = orders.source.or(self.heir.take());
+        let stale_after = self.parts.settings.stale_after;
+        self.parts.status.change(|status| status.stale_after = stale_after);
+        self.show_budget();
+    }
+
+    /// The source of the next round: it remembers what the one before does.
+    fn hand_over(&mut self) {
+        let Some(mut heir) = self.heir.take() else { return };
+        match self.source.memory().and_then(|memory| heir.restore(&memory)) {
+            Ok(()) => self.source = heir,
+            Err(error) => {
+                tracing::error!(source = &*self.parts.name, %error, "the source is read as before: its memory cannot be handed over");
+            }
+        }
+    }
+
+    /// Round after round, until shutdown, until it is told to leave or until nobody receives. Gives itself back for
+    /// [`Self::into_gate`].
     pub async fn run(mut self, updates: Sender<Message>, shutdown: CancellationToken) -> Self {
+        let desk = self.desk();
         let line = Line {
             updates: &updates,
             shutdown: &shutdown,
+            bell: desk.bell(),
         };
         loop {
             let began = self.elapsed();
@@ -233,7 +328,14 @@ impl<S: Source, T: Transport> Poller<S, T> {
 
     /// One round. `None`: stopped before its end, by shutdown or because nobody receives.
     pub async fn one_round(&mut self, updates: &Sender<Message>, shutdown: &CancellationToken) -> Option<RoundResult> {
-        let line = Line { updates, shutdown };
+        let desk = self.desk();
+        let line = Line {
+            updates,
+            shutdown,
+            bell: desk.bell(),
+        };
+        self.take_orders();
+        self.hand_over();
         let began = self.elapsed();
         let at = (self.parts.wall)();
         self.parts.observer.round_started(at);
@@ -354,6 +456,10 @@ impl<S: Source, T: Transport> Poller<S, T> {
             });
         }
         loop {
+            if line.bell.has_left() {
+                return Err(Stop::Ended);
+            }
+            self.take_orders();
             let (for_, reason) = match self.budget.admit(self.elapsed()) {
                 Admission::Go => return Ok(()),
                 Admission::Wait { for_, reason } => (for_, reason),
@@ -364,10 +470,10 @@ impl<S: Source, T: Transport> Poller<S, T> {
             }
             self.waiting(Some((reason.label(), for_)));
             let since = Instant::now();
-            let slept = line.sleep(for_).await;
+            let woken = line.rest(for_).await;
             self.waiting(None);
             self.parts.observer.throttled(reason, since.elapsed().as_secs_f64());
-            slept?;
+            woken?;
         }
     }
 
@@ -409,22 +515,26 @@ impl<S: Source, T: Transport> Poller<S, T> {
         let told = self.budget.told();
         if told != before {
             self.parts.observer.rate_limit_told(told);
-            let (requests_per_minute, burst) = (self.parts.settings.requests_per_minute, self.parts.settings.burst);
-            let Told {
-                limit: told_limit,
-                remaining: told_remaining,
-                reset: told_reset,
-            } = told;
-            let budget = BudgetStatus {
-                requests_per_minute,
-                burst,
-                told_limit,
-                told_remaining,
-                told_reset,
-            };
-            self.parts.status.change(|status| status.budget = budget);
+            self.show_budget();
         }
         pause
+    }
+
+    fn show_budget(&self) {
+        let (requests_per_minute, burst) = (self.parts.settings.requests_per_minute, self.parts.settings.burst);
+        let Told {
+            limit: told_limit,
+            remaining: told_remaining,
+            reset: told_reset,
+        } = self.budget.told();
+        let budget = BudgetStatus {
+            requests_per_minute,
+            burst,
+            told_limit,
+            told_remaining,
+            told_reset,
+        };
+        self.parts.status.change(|status| status.budget = budget);
     }
 
     /// Turns an outcome into what it taught, by way of the source's own way round it, if it has one.
@@ -597,49 +707,63 @@ impl<S: Source, T: Transport> Poller<S, T> {
     }
 
     /// Waits for the next round: an interval from start to start, not before a pause is over, and rarely with a refused
-    /// credential unless that has changed.
+    /// credential unless that has changed. Another configuration sets the alarm anew.
     async fn rest(&mut self, began: Duration, result: RoundResult, line: &Line<'_>) -> Result<(), Stop> {
-        let (now, interval) = (self.elapsed(), self.parts.settings.interval);
-        let pause = self.budget.pause(now);
-        let pace = match result {
-            RoundResult::Unauthorized => interval.saturating_mul(PROBE_INTERVALS).max(PROBE_MIN),
-            _ => interval,
-        };
-        let due = began.saturating_add(pace).max(now);
-        let resume = pause.map_or(Duration::ZERO, |pause| now.saturating_add(pause.for_));
-        if let Some(pause) = pause.filter(|_| resume > due && result != RoundResult::Throttled) {
-            self.parts
-                .observer
-                .throttled(pause.reason, resume.saturating_sub(due).as_secs_f64());
+        let mut counted = result == RoundResult::Throttled;
+        loop {
+            self.take_orders();
+            let (now, interval) = (self.elapsed(), self.parts.settings.interval);
+            let pause = self.budget.pause(now);
+            let pace = match result {
+                RoundResult::Unauthorized => interval.saturating_mul(PROBE_INTERVALS).max(PROBE_MIN),
+                _ => interval,
+            };
+            let due = began.saturating_add(pace).max(now);
+            let resume = pause.map_or(Duration::ZERO, |pause| now.saturating_add(pause.for_));
+            if let Some(pause) = pause.filter(|_| resume > due && !counted) {
+                counted = true;
+                self.parts
+                    .observer
+                    .throttled(pause.reason, resume.saturating_sub(due).as_secs_f64());
+            }
+            let next = due.max(resume);
+            let next_at = later((self.parts.wall)(), next.saturating_sub(now));
+            self.parts.status.change(|status| status.next_round_at = Some(next_at));
+            match (result, pause) {
+                (RoundResult::Unauthorized, _) => self.waiting(Some(("credential", next.saturating_sub(now)))),
+                (_, Some(pause)) => self.waiting(Some((pause.reason.label(), pause.for_))),
+                (_, None) => {}
+            }
+            let rested = match result {
+                RoundResult::Unauthorized => self.rest_until_credential(resume, next, line).await,
+                _ => line.rest(next.saturating_sub(now)).await,
+            };
+            self.waiting(None);
+            if rested? == Woken::InTime {
+                return Ok(());
+            }
         }
-        let next = due.max(resume);
-        let next_at = later((self.parts.wall)(), next.saturating_sub(now));
-        self.parts.status.change(|status| status.next_round_at = Some(next_at));
-        match (result, pause) {
-            (RoundResult::Unauthorized, _) => self.waiting(Some(("credential", next.saturating_sub(now)))),
-            (_, Some(pause)) => self.waiting(Some((pause.reason.label(), pause.for_))),
-            (_, None) => {}
-        }
-        let rested = match result {
-            RoundResult::Unauthorized => self.rest_until_credential(resume, next, line).await,
-            _ => line.sleep(next.saturating_sub(now)).await,
-        };
-        self.waiting(None);
-        rested
     }
 
     /// Looks at the local credential now and then; a changed one is tried at once, though not during a pause.
-    async fn rest_until_credential(&mut self, resume: Duration, next: Duration, line: &Line<'_>) -> Result<(), Stop> {
+    async fn rest_until_credential(
+        &mut self,
+        resume: Duration,
+        next: Duration,
+        line: &Line<'_>,
+    ) -> Result<Woken, Stop> {
         let step = self.parts.settings.interval.min(CREDENTIAL_CHECK_MAX);
         loop {
             let now = self.elapsed();
             if now >= next {
-                return Ok(());
+                return Ok(Woken::InTime);
             }
             if line.or_shutdown(self.transport.credential_version()).await? != self.round.credential {
-                return line.sleep(resume.saturating_sub(now)).await;
+                return line.rest(resume.saturating_sub(now)).await;
             }
-            line.sleep(step.min(next.saturating_sub(now))).await?;
+            if line.rest(step.min(next.saturating_sub(now))).await? == Woken::Rung {
+                return Ok(Woken::Rung);
+            }
         }
     }
 

@@ -128,6 +128,13 @@ impl Hour {
         (retries + 1).saturating_mul(REQUESTS_PER_RETRY) <= requests
     }
 
+    /// Whether nothing of it counts any more.
+    #[must_use]
+    pub fn is_over(&self, now: Duration) -> bool {
+        let first = minute_of(now).saturating_sub(HOUR_MINUTES);
+        self.minutes.back().is_none_or(|newest| newest.number < first)
+    }
+
     fn minute(&mut self, now: Duration) -> &mut Minute {
         let number = minute_of(now);
         while self

@@ -166,6 +166,32 @@ struct Scene {
     seconds: u64,
     /// The credential changes after so many seconds.
     rotated: Option<u64>,
+    /// What the poller is told at its desk, and in which second: `leave`, or settings that change.
+    told: &'static [(u64, &'static str)],
+}
+
+/// `interval=30 per_round=2`, as orders; what is not named stays.
+fn orders(words: &str, settings: &mut Settings) -> Orders<Toy, Platform> {
+    let mut source = None;
+    for word in words.split(' ') {
+        let (key, value) = word.split_once('=').unwrap();
+        match key {
+            "interval" => settings.interval = Duration::from_secs(value.parse().unwrap()),
+            "rpm" => settings.requests_per_minute = value.parse().unwrap(),
+            "burst" => settings.burst = value.parse().unwrap(),
+            _ => {
+                source = Some(Toy {
+                    per_round: value.parse().unwrap(),
+                    left: 0,
+                });
+            }
+        }
+    }
+    Orders {
+        settings: settings.clone(),
+        transport: None,
+        source,
+    }
 }
 
 const SCENE: Scene = Scene {
@@ -177,6 +203,7 @@ const SCENE: Scene = Scene {
     per_round: 1,
     seconds: 150,
     rotated: None,
+    told: &[],
 };
 
 /// Runs a scene and gives what happened, a line each: the second and the event.
@@ -225,8 +252,17 @@ async fn timeline(scene: Scene) -> String {
         platform,
         parts,
     );
+    let desk = poller.desk();
+    let mut settings = poller.parts.settings.clone();
     let task = tokio::spawn(poller.run(updates, shutdown.clone()));
     tokio::spawn(async move { while received.recv().await.is_some() {} });
+    for (second, what) in scene.told {
+        tokio::time::sleep_until(started + Duration::from_secs(*second)).await;
+        match *what {
+            "leave" => desk.leave(),
+            words => desk.change(orders(words, &mut settings)),
+        }
+    }
     if let Some(second) = scene.rotated {
         tokio::time::sleep_until(started + Duration::from_secs(second)).await;
         credential.store(2, Ordering::SeqCst);
@@ -442,33 +478,150 @@ async fn server_workers_that_count_separately_only_ever_make_it_slower() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_does_not_forget_a_pause() {
-    let mut predecessor = Budget::new(&Settings {
-        interval: Duration::from_secs(60),
-        stale_after: Duration::from_secs(60),
-        requests_per_minute: 60.0,
+async fn another_interval_counts_from_the_start_of_the_last_round() {
+    let told = &[(10, "interval=30")];
+    check(
+        Scene {
+            told,
+            seconds: 50,
+            ..SCENE
+        },
+        "0 round\n0 200\n0 success\n30 round\n30 200\n30 success",
+    )
+    .await;
+    let told = &[(40, "interval=20")];
+    check(
+        Scene {
+            told,
+            seconds: 50,
+            ..SCENE
+        },
+        "0 round\n0 200\n0 success\n40 round\n40 200\n40 success",
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_reload_is_a_way_round_a_pause_or_to_a_fresh_burst() {
+    let told = &[(10, "interval=20 rpm=6000 burst=100"), (50, "interval=20 per_round=2")];
+    let scene = Scene {
+        script: "429 retry-after=100",
+        told,
+        seconds: 110,
+        ..SCENE
+    };
+    check(
+        scene,
+        "0 round\n0 429\n0 throttled: retry_after 101 s\n0 throttled\n101 round\n101 200\n101 200\n101 success",
+    )
+    .await;
+    // Two permits are spent; one and a half are missing when the wait for the third becomes shorter.
+    let told = &[(5, "rpm=60 burst=10")];
+    let scene = Scene {
+        rpm: 6.0,
+        burst: 2,
+        per_round: 5,
+        told,
+        seconds: 10,
+        ..SCENE
+    };
+    check(scene, "0 round\n0 200\n0 200\n5 200\n6 200\n7 200\n7 success").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_reloads_in_a_round_make_no_request_and_the_next_round_is_read_in_the_new_way() {
+    let told = &[(1, "per_round=1"); 100];
+    let scene = Scene {
+        rpm: 30.0,
         burst: 1,
-    });
-    let headers: HeaderMap = [(http::header::RETRY_AFTER, HeaderValue::from_static("99"))]
-        .into_iter()
-        .collect();
-    let now = Moment {
-        monotonic: Duration::ZERO,
-        wall: Timestamp::from_second(EPOCH).unwrap(),
+        per_round: 3,
+        told,
+        seconds: 70,
+        ..SCENE
     };
-    predecessor.observe(200, &headers, now, 0.0);
-    let mut successor = Budget::new(&Settings {
-        interval: Duration::from_secs(60),
-        stale_after: Duration::from_secs(60),
-        requests_per_minute: 6000.0,
-        burst: 9,
-    });
-    successor.inherit(&predecessor);
-    let wait = Admission::Wait {
-        for_: Duration::from_secs(90),
-        reason: budget::Reason::RetryAfter,
+    check(
+        scene,
+        "0 round\n0 200\n2 200\n4 200\n4 success\n60 round\n60 200\n60 success",
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_hears_the_answer_to_his_last_request_and_asks_nothing_more() {
+    let scene = Scene {
+        script: "+9 429 retry-after=100",
+        told: &[(1, "leave")],
+        per_round: 2,
+        ..SCENE
     };
-    assert_eq!(successor.admit(Duration::from_secs(10)), wait);
+    check(scene, "0 round\n0 429\n9 throttled: retry_after 101 s\n9 throttled").await;
+    let scene = Scene {
+        rpm: 6.0,
+        burst: 1,
+        per_round: 2,
+        told: &[(1, "leave")],
+        ..SCENE
+    };
+    check(scene, "0 round\n0 200").await;
+    let scene = Scene {
+        told: &[(1, "leave")],
+        ..SCENE
+    };
+    check(scene, "0 round\n0 200\n0 success").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_stands_at_the_gate_of_the_one_before() {
+    let mut poller = quiet(6.0, 2);
+    while poller.budget.admit(poller.elapsed()) == Admission::Go {}
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut next = quiet(6.0, 2).succeed(poller.into_gate());
+    let wait = |seconds| Admission::Wait {
+        for_: Duration::from_secs(seconds),
+        reason: budget::Reason::Budget,
+    };
+    assert_eq!(next.budget.admit(next.elapsed()), wait(5));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(next.budget.admit(next.elapsed()), Admission::Go);
+    assert_eq!(next.budget.admit(next.elapsed()), wait(10));
+    let gate = next.into_gate();
+    assert!(!gate.is_rested());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(gate.is_rested(), "it is as good as new");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_sequence_of_paces_lets_more_pass_than_the_most_generous_of_them(
+        steps in proptest::collection::vec((0_u64..5_000, proptest::option::of((1_u32..600, 1_u32..20)), 0_usize..30), 1..60),
+    ) {
+        let pace = |(rpm, burst): (u32, u32)| Settings {
+            interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(60),
+            requests_per_minute: f64::from(rpm),
+            burst,
+        };
+        let first = (60, 5);
+        let (mut rpm_max, mut burst_max) = first;
+        let (mut budget, mut now, mut passed) = (Budget::new(&pace(first)), Duration::ZERO, 0_u32);
+        for (millis, other, tries) in steps {
+            now += Duration::from_millis(millis);
+            if let Some(other) = other {
+                let before = budget.at_once(now);
+                let mut next = Budget::new(&pace(other));
+                next.inherit(budget, now);
+                budget = next;
+                proptest::prop_assert!(budget.at_once(now) <= before.saturating_add(1), "a part of one may round up");
+                rpm_max = rpm_max.max(other.0);
+                burst_max = burst_max.max(other.1);
+            }
+            for _ in 0..tries {
+                passed += u32::from(budget.admit(now) == Admission::Go);
+            }
+            let allowed = f64::from(5.max(burst_max)) + now.as_secs_f64() * f64::from(rpm_max) / 60.0;
+            proptest::prop_assert!(f64::from(passed) <= allowed + 1e-3, "{passed} of {allowed}");
+        }
+    }
 }
 
 fn quiet(rpm: f64, burst: u32) -> Poller<Toy, Platform> {

@@ -27,7 +27,7 @@
 //! the snapshot is handed to scrapes: persist, then publish. A counter that has been scraped can then not go back.
 //!
 //! What is kept is the end of a round, together with what the source itself remembers at that moment. The next process
-//! restores both ([`Store::restore`]), shows what was shown ([`Store::reopen`]), and reads what came after as if it had only
+//! restores both ([`SourceState::restored`]), shows what was shown ([`Store::reconfigure`]), and reads what came after as if it had only
 //! been slow. Zeros that may not have been scraped are shown again; counts that may have been are never hidden again.
 
 mod budget;
@@ -53,6 +53,20 @@ pub use release::ZEROS_SECONDS_MAX;
 pub use snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
 pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
+/// One source of another configuration.
+#[derive(Debug)]
+pub enum Next {
+    /// It goes on from where it is.
+    Known {
+        /// Its number now.
+        place: usize,
+        /// What holds from now on.
+        spec: SourceSpec,
+    },
+    /// It begins here: with nothing, or with what was kept of it.
+    New(Box<SourceState>),
+}
+
 /// All sources' states, and what is published of them.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -74,31 +88,25 @@ impl Store {
         }
     }
 
-    /// Continues under another configuration. A source of the same name and the same platform's words keeps what it
-    /// knows; another one starts anew; one that is gone is forgotten. The caller sees to it that no update of the old
-    /// numbering follows. Returns what remains to be shown.
-    pub fn reconfigure(&mut self, specs: Vec<SourceSpec>, series_budget: usize) -> Arc<Snapshot> {
-        let mut old = std::mem::take(&mut self.sources);
-        let same = |known: &SourceState, spec: &SourceSpec| {
-            let known = known.spec();
-            known.name == spec.name
-                && known.error_codes == spec.error_codes
-                && known.active_states == spec.active_states
-        };
-        for spec in specs {
-            self.sources
-                .push(match old.iter().position(|known| same(known, &spec)) {
-                    Some(place) => {
-                        let mut known = old.swap_remove(place);
-                        known.respecify(spec);
-                        known
+    /// Continues under another configuration, with these sources in this order. What is not among them is forgotten. The
+    /// caller sees to it that no update of the old numbering follows. Returns what is to be shown.
+    pub fn reconfigure(&mut self, sources: Vec<Next>, series_budget: usize, now: Timestamp) -> Arc<Snapshot> {
+        let mut known: Vec<_> = std::mem::take(&mut self.sources).into_iter().map(Some).collect();
+        self.series_budget = series_budget;
+        for next in sources {
+            self.sources.push(match next {
+                Next::Known { place, spec } => match known.get_mut(place).and_then(Option::take) {
+                    Some(mut state) => {
+                        state.respecify(spec);
+                        state
                     }
                     None => SourceState::new(spec),
-                });
+                },
+                Next::New(state) => *state,
+            });
         }
-        self.series_budget = series_budget;
         self.generation += 1;
-        self.gather()
+        self.reopen(now).unwrap_or_else(|| self.gather())
     }
 
     /// Takes what a poller says of its source. `scraped` is the newest generation that a scrape has taken (0: none).
@@ -121,17 +129,13 @@ impl Store {
         }
     }
 
-    /// Puts a source where it was when it was kept. Must come before its first update.
-    pub fn restore(&mut self, source: usize, state: SourceState) {
-        if let Some(place) = self.sources.get_mut(source) {
-            *place = state;
-        }
-    }
-
     /// What is to be shown of the sources that were restored, before any of them has ended a round. `None`: none was.
-    pub fn reopen(&mut self, now: Timestamp) -> Option<Arc<Snapshot>> {
+    fn reopen(&mut self, now: Timestamp) -> Option<Arc<Snapshot>> {
         let restored: Vec<_> = (0..self.sources.len())
-            .filter(|source| self.sources[*source].as_of() > Timestamp::MIN)
+            .filter(|source| {
+                let state = &self.sources[*source];
+                state.as_of() > Timestamp::MIN && state.published().is_none()
+            })
             .collect();
         for source in &restored {
             let allowed = self.series_allowed(*source, 0);

@@ -102,6 +102,15 @@ impl Bench {
         }
     }
 
+    /// Another series budget holds from the next round on.
+    fn have_room(&mut self, series_budget: usize) {
+        let known = Next::Known {
+            place: 0,
+            spec: spec("shop"),
+        };
+        self.store.reconfigure(vec![known], series_budget, at(self.seconds));
+    }
+
     fn facts(&mut self, facts: Vec<Fact>) {
         assert!(
             self.store
@@ -527,9 +536,9 @@ fn a_case_that_leaves_before_its_zeros_were_seen_gives_its_counts_to_the_others(
     bench.store = Store::new(vec![spec("shop")], room_for(1));
     bench.publish(vec![passed(1), result(1, "a", Passed)]);
     bench.publish(vec![passed(2), result(2, "b", Failed), result(2, "a", Passed)]);
-    bench.store.reconfigure(vec![spec("shop")], 0);
+    bench.have_room(0);
     bench.publish(vec![passed(3), result(3, "b", Passed), result(3, "c", Failed)]);
-    bench.store.reconfigure(vec![spec("shop")], room_for(1));
+    bench.have_room(room_for(1));
     bench.publish(vec![passed(4), result(4, "c", Failed)]);
     bench.scrape();
     let shown = bench.store.newest().sources[0].clone();
@@ -692,9 +701,31 @@ fn a_new_configuration_keeps_what_is_known_of_a_source() {
     let mut bench = Bench::new();
     bench.round(vec![active(&[])]);
     bench.round(vec![passed(1)]);
-    let shown = bench.store.reconfigure(vec![spec("other"), spec("shop")], 1_000_000);
+    let new = |name| Next::New(Box::new(SourceState::new(spec(name))));
+    let known = |place, name| Next::Known {
+        place,
+        spec: spec(name),
+    };
+    let now = at(0);
+    let shown = bench
+        .store
+        .reconfigure(vec![new("other"), known(0, "shop")], 1_000_000, now);
     assert_eq!(shown.sources.len(), 1);
     assert_eq!(runs_counted(&shown.sources[0]), 1);
+    let shown = bench
+        .store
+        .reconfigure(vec![known(1, "shop"), new("third")], 1_000_000, now);
+    assert_eq!(runs_counted(&shown.sources[0]), 1, "in another place");
+    let kept = SourceState::restored(
+        spec("shop"),
+        &bench.store.sources()[0].keep().unwrap(),
+        &bench.store.sources()[0].keep_released().unwrap(),
+    )
+    .unwrap();
+    let shown = bench.store.reconfigure(vec![new("shop")], 1_000_000, now);
+    assert_eq!(shown.sources.len(), 0, "what is not named as known begins anew");
+    let shown = bench.store.reconfigure(vec![Next::New(Box::new(kept))], 1_000_000, now);
+    assert_eq!(runs_counted(&shown.sources[0]), 1, "what was kept is shown at once");
 }
 
 /// Every counter series, by a name that holds all of its labels.

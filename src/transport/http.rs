@@ -49,6 +49,18 @@ pub enum Credential {
     File(PathBuf),
 }
 
+impl Credential {
+    /// Whether it is the same token, or the same file.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(token), Self::Fixed(other)) => token.expose_secret() == other.expose_secret(),
+            (Self::File(path), Self::File(other)) => path == other,
+            (Self::Fixed(_), Self::File(_)) | (Self::File(_), Self::Fixed(_)) => false,
+        }
+    }
+}
+
 /// Beyond this, a name that does not resolve or a host that does not accept is not worth the rest of the time-out.
 const CONNECT_SECONDS_MAX: Duration = Duration::from_secs(5);
 /// Longer than the usual poll interval, so that a quiet source keeps its connection.

@@ -1,7 +1,9 @@
 //! How it is served: a bounded HTTP/1.1 server over views that it is handed. Routes are one pure function, [`respond`].
-//! Never knows what a metric or a source is, never asks a platform, never waits for anything but its own sockets.
+//! Never knows what a metric or a source is, never asks a platform, never waits for anything but its own sockets, and for
+//! the reload that somebody asks for.
 
 mod landing;
+mod lifecycle;
 mod negotiate;
 mod serve;
 
@@ -22,7 +24,7 @@ pub use landing::{Health, Landing, LandingRow};
 pub use negotiate::{Format, Wanted};
 pub use serve::serve;
 
-/// What the server shows. Every call returns at once: a scrape waits for nothing.
+/// What the server shows. Every call but a reload returns at once: a scrape waits for nothing.
 pub trait View: Send + Sync + 'static {
     /// The current exposition, in the format that is wanted.
     fn metrics(&self, wanted: Wanted) -> Scrape;
@@ -36,6 +38,8 @@ pub trait View: Send + Sync + 'static {
     fn status_json(&self) -> String;
     /// The same for the landing page.
     fn landing(&self) -> Landing;
+    /// Reads the configuration anew. What has come of it, in words.
+    fn reload(&self) -> impl Future<Output = Result<String, String>> + Send;
 }
 
 /// One exposition, in pieces that need not be copied together.
@@ -56,6 +60,8 @@ pub struct Scrape {
 pub struct Settings {
     /// The path of the exposition. It wins over every other route.
     pub telemetry_path: String,
+    /// Whether `POST /-/reload` is carried out.
+    pub enable_lifecycle: bool,
 }
 
 /// What is read of a request. Queries and bodies are not.
@@ -78,6 +84,8 @@ pub struct Answer {
     pub response: Response<Frames>,
     /// Set if the answer is an exposition.
     pub scraped: Option<u64>,
+    /// Whether the answer is to be what comes of a reload instead.
+    pub reload: bool,
 }
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -98,7 +106,12 @@ pub fn respond(asked: Asked<'_>, view: &impl View, settings: &Settings) -> Answe
     } = asked;
     let mut answer = if !exists(path, settings) {
         Answer::text(StatusCode::NOT_FOUND, "there is no such page\n")
-    } else if method != Method::GET && method != Method::HEAD {
+    } else if path == lifecycle::RELOAD && !has_body {
+        lifecycle::refuse(method, headers, settings.enable_lifecycle).unwrap_or_else(|| Answer {
+            reload: true,
+            ..Answer::text(StatusCode::OK, "")
+        })
+    } else if method != Method::GET && method != Method::HEAD && path != lifecycle::RELOAD {
         Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n")
             .with(ALLOW, HeaderValue::from_static("GET, HEAD"))
     } else if has_body {
@@ -110,11 +123,7 @@ pub fn respond(asked: Asked<'_>, view: &impl View, settings: &Settings) -> Answe
         // Nobody reads it, so nothing can follow it on this connection.
         answer = answer.with(CONNECTION, HeaderValue::from_static("close"));
     }
-    let length = answer.response.body().len();
-    let headers = answer.response.headers_mut();
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer = answer.complete();
     if method == Method::HEAD {
         *answer.response.body_mut() = Frames::default();
         answer.scraped = None;
@@ -122,7 +131,12 @@ pub fn respond(asked: Asked<'_>, view: &impl View, settings: &Settings) -> Answe
     answer
 }
 
-const PATHS: [&str; 4] = ["/", "/-/healthy", "/-/ready", "/api/v1/status"];
+/// The answer to a request that asks for a reload, when that is over.
+pub async fn reloaded(view: &impl View) -> Response<Frames> {
+    lifecycle::answer(view.reload().await).complete().response
+}
+
+const PATHS: [&str; 5] = ["/", "/-/healthy", "/-/ready", lifecycle::RELOAD, "/api/v1/status"];
 
 fn exists(path: &str, settings: &Settings) -> bool {
     path == settings.telemetry_path || PATHS.contains(&path)
@@ -185,12 +199,23 @@ impl Answer {
         Self {
             response,
             scraped: None,
+            reload: false,
         }
         .with(CONTENT_TYPE, content_type)
     }
 
     fn text(status: StatusCode, text: &'static str) -> Self {
         Self::new(status, TEXT, Frames::one(Bytes::from_static(text.as_bytes())))
+    }
+
+    /// With the headers that every answer has.
+    fn complete(mut self) -> Self {
+        let length = self.response.body().len();
+        let headers = self.response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        self
     }
 
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Answer, Asked, Frames, Settings, View, respond};
+use super::{Answer, Asked, Frames, Settings, View, reloaded, respond};
 
 /// What one client may take from the others.
 #[derive(Debug, Clone, Copy)]
@@ -115,8 +115,8 @@ async fn talk(
     // Answers are written whole: waiting for more to send with them would only delay small ones. Without it, they are late.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&request, &*view, &settings);
-        async move { Ok::<Response<Frames>, Infallible>(response) }
+        let (view, settings) = (Arc::clone(&view), Arc::clone(&settings));
+        async move { Ok::<Response<Frames>, Infallible>(answer(&request, &*view, &settings).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -134,7 +134,7 @@ async fn talk(
     let _ = timeout(limits.grace, connection).await;
 }
 
-fn answer(request: &Request<Incoming>, view: &impl View, settings: &Settings) -> Response<Frames> {
+async fn answer(request: &Request<Incoming>, view: &impl View, settings: &Settings) -> Response<Frames> {
     let has_body = !request.body().is_end_stream();
     let asked = Asked {
         method: request.method(),
@@ -142,7 +142,14 @@ fn answer(request: &Request<Incoming>, view: &impl View, settings: &Settings) ->
         headers: request.headers(),
         has_body,
     };
-    let Answer { response, scraped } = respond(asked, view, settings);
+    let Answer {
+        response,
+        scraped,
+        reload,
+    } = respond(asked, view, settings);
+    if reload {
+        return reloaded(view).await;
+    }
     if let Some(generation) = scraped {
         view.scraped(generation);
     }

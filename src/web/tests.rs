@@ -71,11 +71,15 @@ impl View for Stage {
             rows: vec![row],
         }
     }
+    async fn reload(&self) -> Result<String, String> {
+        Ok("reloaded".to_owned())
+    }
 }
 
 fn settings() -> Settings {
     Settings {
         telemetry_path: "/metrics".to_owned(),
+        enable_lifecycle: true,
     }
 }
 
@@ -133,7 +137,8 @@ fn each_path_and_method_has_its_answer() {
         check(Method::POST, path, true, 405);
         check(Method::DELETE, path, false, 405);
     }
-    for path in ["/metrics/", "/-/reload", "//", "/index.html", "/Metrics", "*", ""] {
+    check(Method::POST, "/-/reload", true, 400);
+    for path in ["/metrics/", "/-/reload/", "//", "/index.html", "/Metrics", "*", ""] {
         check(Method::GET, path, false, 404);
         check(Method::POST, path, true, 404);
     }
@@ -206,6 +211,7 @@ fn an_exposition_comes_in_the_form_that_is_asked_for_and_says_so() {
 fn the_telemetry_path_is_configurable_and_wins() {
     let settings = Settings {
         telemetry_path: "/".to_owned(),
+        enable_lifecycle: false,
     };
     let headers = HeaderMap::new();
     let asked = |path| Asked {

@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
-use testrun_exporter::poll::{self, Message, Observer, Poller, budget, retry};
+use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
 use testrun_exporter::simulate::{
     CaseTruth, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions,
 };
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
 use testrun_exporter::sources::{
-    BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind, Progress, Settings,
+    BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind, Progress, Settings, Source,
 };
 use testrun_exporter::status::{Shared, SourceStatus};
-use testrun_exporter::store::{CaseRow, GroupRow, Limits, Snapshot, SourceSpec, Store};
+use testrun_exporter::store::{CaseRow, GroupRow, Limits, Next, Snapshot, SourceSpec, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -249,6 +251,8 @@ struct Exam {
     /// The client's.
     requests_per_minute: f64,
     burst: u32,
+    /// How likely the configuration changes with each message of the poller.
+    reloads: f64,
 }
 
 impl Exam {
@@ -267,6 +271,7 @@ impl Exam {
             limit: Some(Limit::per_minute(120)),
             requests_per_minute: 60.0,
             burst: 10,
+            reloads: 0.0,
         }
     }
 
@@ -330,15 +335,15 @@ impl Exam {
             settings.cases.ids = every_id(&platform.lock().unwrap(), met);
         }
         let stop = shutdown.clone();
-        let poller = match self.kind {
-            Kind::Empirical => {
-                let poller = Poller::new(Empirical::new(settings), transport, parts);
-                tokio::spawn(async move { drop(poller.run(sender, stop).await) })
-            }
-            Kind::SamplePlatform => {
-                let poller = Poller::new(SamplePlatform::new(settings), transport, parts);
-                tokio::spawn(async move { drop(poller.run(sender, stop).await) })
-            }
+        let reloads = Reloads {
+            likely: self.reloads,
+            dice: StdRng::seed_from_u64(self.seed),
+            poll: parts.settings.clone(),
+            settings: settings.clone(),
+        };
+        let (poller, change) = match self.kind {
+            Kind::Empirical => at_work(Empirical::new, settings, transport, parts, sender, stop),
+            Kind::SamplePlatform => at_work(SamplePlatform::new, settings, transport, parts, sender, stop),
         };
         let store = Store::new(vec![spec()], usize::MAX);
         Sitting {
@@ -349,9 +354,63 @@ impl Exam {
             updates,
             shutdown,
             poller: Some(poller),
+            reloads,
+            change,
             store,
             newest: Arc::default(),
         }
+    }
+}
+
+/// Tells a poller of another configuration.
+type ChangeFn = Box<dyn Fn(poll::Settings, bool, Option<Settings>)>;
+
+/// A poller at work, and where it is told of another configuration.
+fn at_work<S: Source>(
+    make: fn(Settings) -> S,
+    settings: Settings,
+    transport: InProcess,
+    parts: poll::Parts,
+    sender: mpsc::Sender<Message>,
+    stop: CancellationToken,
+) -> (tokio::task::JoinHandle<()>, ChangeFn) {
+    let poller = Poller::new(make(settings), transport.clone(), parts);
+    let desk = poller.desk();
+    let change = move |settings, connection: bool, reading: Option<Settings>| {
+        desk.change(Orders {
+            settings,
+            transport: connection.then(|| transport.clone()),
+            source: reading.map(make),
+        });
+    };
+    let task = tokio::spawn(async move { drop(poller.run(sender, stop).await) });
+    (task, Box::new(change))
+}
+
+/// Configurations that change nothing about what is to be counted.
+struct Reloads {
+    likely: f64,
+    dice: StdRng,
+    poll: poll::Settings,
+    settings: Settings,
+}
+
+impl Reloads {
+    fn next(&mut self) -> Option<(poll::Settings, bool, Option<Settings>)> {
+        if !self.dice.random_bool(self.likely) {
+            return None;
+        }
+        let dice = &mut self.dice;
+        let mut poll = self.poll.clone();
+        poll.interval = Duration::from_secs(dice.random_range(40..80));
+        poll.requests_per_minute *= dice.random_range(0.5..1.0);
+        poll.burst = dice.random_range(1..=poll.burst);
+        let mut settings = self.settings.clone();
+        settings.lookback += Duration::from_secs(dice.random_range(0..10 * 86_400));
+        settings.cases.batch_size = dice.random_range(20..100);
+        settings.cases.analytics_lag = Duration::from_secs(dice.random_range(60..180));
+        let (connection, reading) = (dice.random_bool(0.5), dice.random_bool(0.5));
+        Some((poll, connection, reading.then_some(settings)))
     }
 }
 
@@ -385,6 +444,8 @@ struct Sitting {
     updates: mpsc::Receiver<Message>,
     shutdown: CancellationToken,
     poller: Option<tokio::task::JoinHandle<()>>,
+    reloads: Reloads,
+    change: ChangeFn,
     store: Store,
     newest: Arc<Snapshot>,
 }
@@ -411,6 +472,11 @@ impl Sitting {
     async fn round(&mut self) -> RoundResult {
         loop {
             let Message { update, .. } = self.updates.recv().await.expect("the poller has ended");
+            if let Some((poll, connection, reading)) = self.reloads.next() {
+                (self.change)(poll, connection, reading);
+                let known = Next::Known { place: 0, spec: spec() };
+                self.store.reconfigure(vec![known], usize::MAX, (self.now)());
+            }
             let ended = if let Update::RoundEnded { result, .. } = &update {
                 Some(*result)
             } else {
@@ -589,6 +655,17 @@ fn calm(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
         restarts: 0.0,
         ..WorldOptions::exam(kind, seed, start)
     }
+}
+
+#[test]
+fn configurations_that_change_all_the_time_change_no_number() {
+    sit_all((201..=200 + (*seeds().end()).min(3)).flat_map(|seed| {
+        [Kind::Empirical, Kind::SamplePlatform].map(|kind| Exam {
+            world: calm,
+            reloads: 0.1,
+            ..Exam::of(kind, seed)
+        })
+    }));
 }
 
 #[test]

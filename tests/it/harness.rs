@@ -372,11 +372,16 @@ pub(crate) struct Page {
     pub(crate) body: String,
 }
 
-/// One GET. HTTP/1.0, so that the body ends with the connection and needs no decoding.
+/// One GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Page {
+    ask(address, &format!("GET {path}"), "").await
+}
+
+/// One request. HTTP/1.0, so that the body ends with the connection and needs no decoding. `headers`: whole lines.
+pub(crate) async fn ask(address: SocketAddr, method_and_path: &str, headers: &str) -> Page {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        let request = format!("{method_and_path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();

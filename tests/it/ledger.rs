@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use testrun_exporter::app::keep::Keeper;
-use testrun_exporter::app::publish::{Publication, Publisher};
+use testrun_exporter::app::keep::{Keeper, recover};
+use testrun_exporter::app::publish::{Change, Member, Publication, Publisher};
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn};
 use testrun_exporter::metrics::render::Rendered;
@@ -24,8 +24,8 @@ use testrun_exporter::sources::{
 };
 use testrun_exporter::status::{Shared, SourceStatus};
 use testrun_exporter::store::ledger::{Disk, Identity, Ledger};
-use testrun_exporter::store::{Limits, SourceSpec, Store};
-use tokio::sync::mpsc;
+use testrun_exporter::store::{Limits, SourceSpec, SourceState};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -306,27 +306,42 @@ impl Process {
                 series_ttl: LOOKBACK,
             },
         };
-        let mut store = Store::new(vec![spec], series_budget);
         let (own, source_own) = own();
-        let mut keeper = Keeper::new(Ledger::new(disk.clone()), own.ledger());
-        let recovered = keeper.recover(identity(kind), &mut store, |memory| poller.restore(memory), wall());
-        let restored = recovered.unwrap().is_some();
+        let ledger = Arc::new(Ledger::new(disk.clone()));
+        let remember = |memory: &[u8]| poller.restore(memory);
+        let recovered = recover(&ledger, &identity(kind), spec.clone(), remember, wall()).unwrap();
+        let restored = recovered.state.is_some();
+        own.ledger().restored(SOURCE, restored);
+        if let Some(why) = recovered.set_aside {
+            own.ledger().set_aside(SOURCE, why.label());
+        }
         let publication = Arc::new(Publication::default());
-        let publisher = Publisher {
-            store,
-            keeper: Some(keeper),
-            owns: vec![source_own],
-            stale_after: vec![SignedDuration::from_hours(10)],
-            lookback: vec![SignedDuration::try_from(LOOKBACK).unwrap()],
-            publication: Arc::clone(&publication),
-            renderer: Arc::default(),
-            wall: Arc::clone(wall),
+        let keeper = Keeper::new(ledger, own.ledger());
+        let publisher = Publisher::new(Some(keeper), Arc::clone(&publication), Arc::clone(wall));
+        let member = Member {
+            unit: 0,
+            begins: Some(Box::new(
+                recovered.state.unwrap_or_else(|| SourceState::new(spec.clone())),
+            )),
+            spec,
+            identity: identity(kind),
+            own: source_own,
+            lookback: SignedDuration::try_from(LOOKBACK).unwrap(),
+            stale_after: SignedDuration::from_hours(10),
         };
-        let publisher = publisher.reopened().await;
         let (sender, updates) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
+        let (changer, changes) = mpsc::channel(1);
+        tasks.spawn(publisher.run(updates, changes));
+        let (done, shown) = oneshot::channel();
+        let change = Change {
+            members: vec![member],
+            series_budget,
+            done,
+        };
+        assert!(changer.send(change).await.is_ok());
+        shown.await.unwrap();
         tasks.spawn(async move { drop(poller.run(sender, CancellationToken::new()).await) });
-        tasks.spawn(publisher.run(updates));
         Self {
             publication,
             own,
@@ -425,8 +440,8 @@ async fn live_through(trouble: Trouble) {
             );
         }
         if met.is_none() {
-            // Until something is kept nothing can be taken back.
-            if process.publication.rendered.load().generation == 0 {
+            // Until something is kept nothing can be taken back. The first publication shows that there is a source.
+            if process.publication.rendered.load().generation <= 1 {
                 continue;
             }
             met = *process.first.lock().unwrap();

@@ -16,5 +16,6 @@ mod numbers;
 mod outages;
 mod process;
 mod prometheus;
+mod reload;
 mod rooms;
 mod scrape;

@@ -269,3 +269,52 @@ fn the_ledger_is_healthy_until_it_cannot_be_written() {
     let failures = samples(&own, "testrun_exporter_ledger_write_failures_total", at(0));
     assert_eq!(failures, "testrun_exporter_ledger_write_failures_total 1\n");
 }
+
+#[test]
+fn a_source_that_vanishes_leaves_nothing_and_another_pace_loses_nothing() {
+    let own = own();
+    let info = SourceInfo {
+        kind: "empirical",
+        base_url: "https://api.example.test".parse().unwrap(),
+        poll_interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(900),
+    };
+    let other = own.source("shop2", &info);
+    let alone = text(&own, at(0));
+    let source = own.prepare("shop", &info);
+    assert_eq!(text(&own, at(0)), alone, "it does not show before it appears");
+    source.appear(&info);
+    source.request_sent("/api/test-runs", "200", 0.25);
+    source.retried("503");
+    source.throttled(Throttle::RetryAfter, 12.5);
+    source.rate_limit_told(Some(120), Some(80), Some(at(9)));
+    source.round_started(at(0));
+    source.round_ended(RoundResult::Success, at(3), 3.0);
+    source.progress(7, Some(at(-50)));
+    source.unknown_value("state");
+    source.history_truncated(3);
+    source.row_skipped("/api/test-runs");
+    source.lost(3.0);
+    source.project_told("shop \"1\"");
+    let ledger = own.ledger();
+    ledger.restored("shop", true);
+    ledger.set_aside("shop", "damaged");
+    ledger.written("shop", 1.0, 10, at(2));
+    source.paced(Duration::from_secs(5), Duration::from_secs(10));
+    let shown = text(&own, at(4));
+    for line in [
+        r#"testrun_exporter_poll_interval_seconds{source="shop"} 5"#,
+        r#"testrun_exporter_rounds_total{result="success",source="shop"} 1"#,
+        r#"testrun_up{source="shop"} 1"#,
+    ] {
+        assert!(shown.lines().any(|found| found == line), "{line} is not in\n{shown}");
+    }
+    assert_eq!(
+        samples(&own, r#"testrun_up{source="shop"}"#, at(14)),
+        "testrun_up{source=\"shop\"} 0\n"
+    );
+    source.vanish();
+    let left = text(&own, at(4));
+    assert!(!left.contains(r#"source="shop""#), "{left}");
+    assert!(left.contains(r#"source="shop2""#) && other.name() == "shop2");
+}

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Fact, OTHER, RoundResult, Run, RunOutcome, Update};
 use crate::store::tests::{at, counted_as, counters, group, result, room_for, run, spec};
-use crate::store::{Snapshot, SourceSnapshot, SourceState, Store};
+use crate::store::{Next, Snapshot, SourceSnapshot, SourceState, Store};
 use CaseOutcome::{Failed, Passed};
 
 #[test]
@@ -137,7 +137,11 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
         // What is cut away before anybody has seen it is gone.
         if let Some(changed) = step.budget.filter(|_| scraped == newest) {
             budget = changed;
-            store.reconfigure(vec![spec("shop")], budget);
+            let known = Next::Known {
+                place: 0,
+                spec: spec("shop"),
+            };
+            store.reconfigure(vec![known], budget, at(seconds));
         }
         let [environment, branch] = GROUPS[step.group];
         let finished = Run {
@@ -169,9 +173,8 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
         if step.restarted {
             let released = store.sources()[0].keep_released().expect("kept");
             let restored = SourceState::restored(spec("shop"), &kept, &released).expect("restored");
-            store = Store::new(vec![spec("shop")], budget);
-            store.restore(0, restored);
-            let shown = store.reopen(at(seconds + 40)).expect("something to show");
+            store = Store::new(Vec::new(), 0);
+            let shown = store.reconfigure(vec![Next::New(Box::new(restored))], budget, at(seconds + 40));
             newest = shown.generation;
             scraped = if step.scraped { scrape(&shown) } else { 0 };
         }
