@@ -65,6 +65,7 @@ fn spec(cases: usize) -> SourceSpec {
         limits: Limits {
             cases_max: cases,
             retention: Duration::from_secs(3_650 * 86_400),
+            series_ttl: Duration::from_secs(3_650 * 86_400),
         },
     }
 }

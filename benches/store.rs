@@ -63,6 +63,7 @@ fn main() {
     let limits = Limits {
         cases_max: CASES,
         retention: Duration::from_secs(3_650 * 86_400),
+        series_ttl: Duration::from_secs(3_650 * 86_400),
     };
     let name = "shop".into();
     let (error_codes, active_states) = (ErrorCode::ALL, ActiveState::ALL);

@@ -346,6 +346,7 @@ fn spec(source: &SourceConfig) -> SourceSpec {
     let limits = Limits {
         cases_max: source.source.cases.max,
         retention,
+        series_ttl: source.source.series_ttl,
     };
     SourceSpec {
         name: source.name.clone(),

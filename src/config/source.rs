@@ -42,6 +42,10 @@ const LOOKBACK_EMPIRICAL: RangeInclusive<Duration> = DAY..=Duration::from_secs(9
 const LOOKBACK_SAMPLE_PLATFORM: RangeInclusive<Duration> = DAY..=Duration::from_secs(365 * 24 * 60 * 60);
 const LOOKBACK_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// A case that runs once a week, or only before a release, outlives the pause; a renamed one should not stay for ever.
+const SERIES_TTL: RangeInclusive<Duration> = DAY..=Duration::from_secs(365 * 24 * 60 * 60);
+const SERIES_TTL_DEFAULT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// Data older than a month is history, not state.
 const STALE_AFTER: RangeInclusive<Duration> = SECOND..=Duration::from_secs(30 * 24 * 60 * 60);
 const STALE_AFTER_DEFAULT: Duration = Duration::from_secs(15 * 60);
@@ -389,6 +393,7 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
         Some(Kind::SamplePlatform) | None => LOOKBACK_SAMPLE_PLATFORM,
     };
     let lookback = source.take("lookback").and_then(|item| item.duration(&lookback));
+    let series_ttl = source.take("series_ttl").and_then(|item| item.duration(&SERIES_TTL));
     let branches = read_branches(source);
     let (environments, run_duration_unit) = if kind == Some(Kind::SamplePlatform) {
         source.refuse("environments", EMPIRICAL_ONLY);
@@ -400,6 +405,7 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
     sources::Settings {
         kind: kind.unwrap_or(Kind::Empirical),
         lookback: lookback.unwrap_or(LOOKBACK_DEFAULT),
+        series_ttl: series_ttl.unwrap_or(SERIES_TTL_DEFAULT),
         branches,
         environments,
         run_duration_unit,

@@ -437,6 +437,10 @@ fn numbers_and_durations_have_ranges() {
         &["c.yaml: sources.a.lookback: 91d is out of range; expected a duration from 1d to 90d"],
     );
     check(
+        &sample_platform("series_ttl: 366d"),
+        &["c.yaml: sources.a.series_ttl: 366d is out of range; expected a duration from 1d to 365d"],
+    );
+    check(
         &sample_platform("lookback: 366d"),
         &["c.yaml: sources.a.lookback: 366d is out of range; expected a duration from 1d to 365d"],
     );

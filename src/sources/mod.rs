@@ -42,6 +42,8 @@ pub struct Settings {
     pub kind: Kind,
     /// How far back runs and history are read.
     pub lookback: Duration,
+    /// How long a case that no finished run has listed is asked about.
+    pub series_ttl: Duration,
     /// Which branches keep their name.
     pub branches: Branches,
     /// Environment id to name, where the platform's runs do not tell.

@@ -27,6 +27,7 @@ fn settings(kind: Kind, discovery: Discovery) -> Settings {
     Settings {
         kind,
         lookback: Duration::from_secs(30 * 86_400),
+        series_ttl: Duration::from_secs(14 * 86_400),
         branches: Branches::new(vec![
             BranchRule::Exact("main".into()),
             BranchRule::Exact("master".into()),

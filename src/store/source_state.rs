@@ -41,6 +41,8 @@ pub struct Limits {
     /// How long finished runs are remembered: the lookback and a margin, so that nothing is forgotten while upstream is
     /// still asked about it.
     pub retention: Duration,
+    /// How long a case that no run has shown is kept.
+    pub series_ttl: Duration,
 }
 
 /// What the store must know of a source before it has told anything.

@@ -29,6 +29,7 @@ fn spec(name: &str) -> SourceSpec {
         limits: Limits {
             cases_max: 100,
             retention: 30 * DAY,
+            series_ttl: 30 * DAY,
         },
     }
 }

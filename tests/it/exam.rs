@@ -26,6 +26,7 @@ fn settings(kind: Kind, discovery: Discovery) -> Settings {
     Settings {
         kind,
         lookback: Duration::from_secs(30 * 86_400),
+        series_ttl: Duration::from_secs(14 * 86_400),
         branches: branches(),
         environments: BTreeMap::new(),
         run_duration_unit: DurationUnit::Auto,
@@ -539,6 +540,7 @@ fn spec() -> SourceSpec {
         limits: Limits {
             cases_max: 10_000,
             retention: Duration::from_secs(32 * 86_400),
+            series_ttl: Duration::from_secs(14 * 86_400),
         },
     }
 }

@@ -230,6 +230,7 @@ fn settings(kind: Kind) -> Settings {
     Settings {
         kind,
         lookback: LOOKBACK,
+        series_ttl: Duration::from_secs(14 * 86_400),
         branches: branches(),
         environments: BTreeMap::new(),
         run_duration_unit: DurationUnit::Auto,
@@ -299,6 +300,7 @@ impl Process {
             limits: Limits {
                 cases_max: 10_000,
                 retention: LOOKBACK + pace,
+                series_ttl: LOOKBACK,
             },
         };
         let mut store = Store::new(vec![spec], usize::MAX);
