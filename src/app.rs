@@ -449,6 +449,7 @@ impl Observer for Metered {
         match notice {
             Notice::UnknownValue { field } => self.0.unknown_value(field),
             Notice::HistoryTruncated { cases } => self.0.history_truncated(*cases),
+            Notice::CasesRefused { cases, .. } => self.0.cases_refused(*cases),
             Notice::RowSkipped { endpoint, .. } => self.0.row_skipped(endpoint),
             Notice::NoCases { .. } | Notice::Advice(_) => {}
         }

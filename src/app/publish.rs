@@ -63,6 +63,9 @@ pub struct Publisher {
 impl Publisher {
     /// Publishes what was restored, before anything is asked.
     pub async fn reopened(mut self) -> Self {
+        for (own, state) in self.owns.iter().zip(self.store.sources()) {
+            own.late_edits(state.late_edits());
+        }
         if let Some(snapshot) = self.store.reopen((self.wall)()) {
             self.publish(snapshot).await;
         }
@@ -106,6 +109,9 @@ impl Publisher {
         let now = (self.wall)();
         let before = self.store.sources().get(source)?.as_of();
         let snapshot = self.store.update(source, update, now, self.scraped())?;
+        if let Some(own) = self.owns.get(source) {
+            own.late_edits(self.store.sources().get(source)?.late_edits());
+        }
         if let Some(lost) = keep::lost(before, now, *self.lookback.get(source)?) {
             let own = self.owns.get(source)?;
             own.lost(lost.as_secs_f64());

@@ -13,10 +13,10 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::budget::{Admission, Budget, Moment, Pause, Told};
+use self::budget::{Admission, Budget, Moment, Pause, Tenth, Told};
 use self::retry::{ATTEMPTS_MAX, Hour, RETRIES_PER_ROUND_MAX};
 use crate::model::{Fact, Name, Notice, RoundResult, Update};
-use crate::sources::{Learned, MemoryError, Progress, Rejection, Source};
+use crate::sources::{Allowance, Learned, MemoryError, Progress, Rejection, Source};
 use crate::status::{self, BudgetStatus, LastError, LastRound, Waiting};
 use crate::transport::{Reply, Request, Transport, TransportError};
 
@@ -109,6 +109,7 @@ pub struct Poller<S, T> {
     parts: Parts,
     budget: Budget,
     hour: Hour,
+    rereads: Tenth,
     started: Instant,
     keeps_memory: bool,
     round: Round,
@@ -171,6 +172,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
     #[must_use]
     pub fn new(source: S, transport: T, parts: Parts) -> Self {
         let budget = Budget::new(&parts.settings);
+        let rereads = Tenth::new(&parts.settings);
         parts.status.change(|status| {
             status.budget.requests_per_minute = parts.settings.requests_per_minute;
             status.budget.burst = parts.settings.burst;
@@ -181,6 +183,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
             parts,
             budget,
             hour: Hour::default(),
+            rereads,
             started: Instant::now(),
             keeps_memory: false,
             round: Round::default(),
@@ -206,6 +209,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
         let pace = |settings: &Settings| (settings.requests_per_minute, settings.burst);
         self.started = predecessor.started;
         self.hour = predecessor.hour;
+        self.rereads.inherit(&predecessor.rereads);
         if pace(&self.parts.settings) == pace(&predecessor.parts.settings) {
             self.budget = predecessor.budget;
         } else {
@@ -242,7 +246,11 @@ impl<S: Source, T: Transport> Poller<S, T> {
             credential: self.transport.credential_version().await,
             ..Round::default()
         };
-        self.source.begin(at, self.allowance());
+        let allowance = Allowance {
+            requests: self.allowance(),
+            rereads: self.rereads.take(self.elapsed()),
+        };
+        self.source.begin(at, allowance);
         let failure = match self.requests(&line).await {
             Ok(()) => None,
             Err(Stop::Failed { result, why }) => Some((result, why)),
@@ -485,6 +493,13 @@ impl<S: Source, T: Transport> Poller<S, T> {
             }
             Notice::HistoryTruncated { cases } => {
                 self.say(&format!("the history of {cases} cases was cut at the limit"), "", false);
+            }
+            Notice::CasesRefused { max, .. } => {
+                self.say(
+                    &format!("there are more cases than cases.max ({max}): the rest is not tracked"),
+                    "",
+                    true,
+                );
             }
             Notice::NoCases { hint } => self.say(&format!("no case was found: {hint}"), "", true),
             Notice::Advice(text) => self.say(text, "", true),

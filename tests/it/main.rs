@@ -18,3 +18,4 @@ mod process;
 mod prometheus;
 mod rooms;
 mod scrape;
+mod soak;
