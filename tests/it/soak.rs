@@ -65,7 +65,7 @@ fn world(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
 }
 
 #[test]
-#[ignore = "minutes; a step of its own in CI"]
+#[ignore = "takes too long for a step of its own in CI"]
 fn thirty_days_of_ten_thousand_cases_count_exactly_and_grow_by_nothing() {
     let resident: Mutex<BTreeMap<(i64, &str), u64>> = Mutex::default();
     on_paused_clocks([Kind::Empirical, Kind::SamplePlatform], |kind| live(kind, &resident));

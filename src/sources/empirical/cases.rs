@@ -329,9 +329,12 @@ impl Cases {
     fn requeue(&mut self, id: &Name, now: Timestamp) {
         let (mut awaited, mut waiting) = (false, false);
         let mut until = Timestamp::MAX;
-        for wait in self.awaited.values().filter_map(|run| run.cases.get(id)) {
+        // A case that has not run for a night is as fresh as one that was read just now, up to the end of the next run.
+        let mut fresh_until = Timestamp::MAX;
+        for (run, wait) in self.awaited.values().filter_map(|run| Some((run, run.cases.get(id)?))) {
             if wait.next <= now {
                 awaited = true;
+                fresh_until = fresh_until.min(run.ended);
             } else {
                 waiting = true;
                 until = until.min(wait.next);
@@ -352,7 +355,9 @@ impl Cases {
             _ if tracked.deeper.is_some() => Some(PASSLESS),
             _ => None,
         };
-        let place = class.map(|class| (class, tracked.refreshed.unwrap_or(tracked.first_seen)));
+        let since = tracked.refreshed.unwrap_or(tracked.first_seen);
+        let since = if awaited { since.max(fresh_until) } else { since };
+        let place = class.map(|class| (class, since));
         let before = std::mem::replace(&mut tracked.queued, place);
         self.queue.until = self.queue.until.min(until);
         if before != place {

@@ -597,7 +597,9 @@ impl Empirical {
         // Its cases are many, and nearly always what they were.
         let details: wire::RunDetailsOnly = read("the details of a run", body)?;
         let row = details.data.0.and_then(|data| data.test_run.0);
-        let row = row.and_then(|details| details.test_run.0).filter(|row| row.id.id() == Some(id));
+        let row = row
+            .and_then(|details| details.test_run.0)
+            .filter(|row| row.id.id() == Some(id));
         let row = row.ok_or_else(|| {
             Rejection::Unreadable("the details of a run: `data.test_run.testRun` is not that run".into())
         })?;
