@@ -297,6 +297,13 @@ pub enum Notice {
         /// How many cases'.
         cases: u64,
     },
+    /// Cases that were passed over because as many as `cases.max` are tracked.
+    CasesRefused {
+        /// How many, told again each time that they are met.
+        cases: u64,
+        /// The limit.
+        max: usize,
+    },
     /// A row that could not be read, or that the server cannot serve; passed over.
     RowSkipped {
         /// The route template.

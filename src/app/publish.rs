@@ -140,6 +140,9 @@ impl Publisher {
                 (begins, _) => Next::New(begins.unwrap_or_else(|| Box::new(SourceState::new(member.spec)))),
             });
         let snapshot = self.store.reconfigure(next.collect(), series_budget, (self.wall)());
+        for (own, state) in self.owns.iter().zip(self.store.sources()) {
+            own.late_edits(state.late_edits());
+        }
         self.publish(Arc::clone(&snapshot)).await;
         // Who has asked may be about to stop the process.
         let _ = done.send(());
@@ -188,6 +191,9 @@ impl Publisher {
         let now = (self.wall)();
         let before = self.store.sources().get(source)?.as_of();
         let snapshot = self.store.update(source, update, now, self.scraped())?;
+        if let Some(own) = self.owns.get(source) {
+            own.late_edits(self.store.sources().get(source)?.late_edits());
+        }
         if let Some(lost) = keep::lost(before, now, *self.lookback.get(source)?) {
             let own = self.owns.get(source)?;
             own.lost(lost.as_secs_f64());

@@ -527,6 +527,7 @@ impl Observer for Metered {
         self.tell(|own| match notice {
             Notice::UnknownValue { field } => own.unknown_value(field),
             Notice::HistoryTruncated { cases } => own.history_truncated(*cases),
+            Notice::CasesRefused { cases, .. } => own.cases_refused(*cases),
             Notice::RowSkipped { endpoint, .. } => own.row_skipped(endpoint),
             Notice::NoCases { .. } | Notice::Advice(_) => {}
         });

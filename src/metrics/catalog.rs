@@ -329,6 +329,14 @@ families! {
         "Histories of cases that the platform cut at its limit, so that results may be missing."
         from ()
         eg "increase(testrun_exporter_history_truncated_total[1d]) > 0";
+    CASES_REFUSED_TOTAL: Exporter, own, Counter "testrun_exporter_cases_refused_total" ["source"] ""
+        "Times that a case was met and not tracked, because there are as many as cases.max: of such a case nothing is known."
+        from ()
+        eg "increase(testrun_exporter_cases_refused_total[1d]) > 0";
+    LATE_EDITS_TOTAL: Exporter, own, Counter "testrun_exporter_late_edits_total" ["source"] ""
+        "Runs and results that the platform has changed after they were counted. Gauges follow, counters do not."
+        from ()
+        eg "increase(testrun_exporter_late_edits_total[1d]) > 0";
     ROWS_SKIPPED_TOTAL: Exporter, own, Counter "testrun_exporter_rows_skipped_total" ["source", "endpoint"] ""
         "Rows of a platform's answer that could not be read and were passed over, by route template."
         from ()

@@ -133,6 +133,8 @@ struct Families {
     oldest_case_refresh: GaugeVec,
     unknown_values: IntCounterVec,
     history_truncated: IntCounterVec,
+    cases_refused: IntCounterVec,
+    late_edits: IntCounterVec,
     rows_skipped: IntCounterVec,
     ledger_writes: IntCounterVec,
     ledger_write_failures: IntCounterVec,
@@ -180,6 +182,8 @@ impl Families {
             oldest_case_refresh: gauge(&catalog::OLDEST_CASE_REFRESH_TIMESTAMP_SECONDS)?,
             unknown_values: counter(&catalog::UNKNOWN_VALUES_TOTAL)?,
             history_truncated: counter(&catalog::HISTORY_TRUNCATED_TOTAL)?,
+            cases_refused: counter(&catalog::CASES_REFUSED_TOTAL)?,
+            late_edits: counter(&catalog::LATE_EDITS_TOTAL)?,
             rows_skipped: counter(&catalog::ROWS_SKIPPED_TOTAL)?,
             ledger_writes: counter(&catalog::LEDGER_WRITES_TOTAL)?,
             ledger_write_failures: counter(&catalog::LEDGER_WRITE_FAILURES_TOTAL)?,
@@ -221,6 +225,8 @@ impl Families {
             &self.throttled,
             &self.unknown_values,
             &self.history_truncated,
+            &self.cases_refused,
+            &self.late_edits,
             &self.rows_skipped,
             &self.ledger_set_aside,
         ] {
@@ -423,6 +429,8 @@ impl SourceOwn {
         families.round_duration.with_label_values(&[name]);
         families.throttle_seconds.with_label_values(&[name]);
         families.history_truncated.with_label_values(&[name]);
+        families.cases_refused.with_label_values(&[name]);
+        families.late_edits.with_label_values(&[name]);
         families.lost_seconds.with_label_values(&[name]);
         families
             .source_info
@@ -593,6 +601,20 @@ impl SourceOwn {
             .history_truncated
             .with_label_values(&[self.name()])
             .inc_by(cases);
+    }
+
+    /// So many cases were passed over because as many as are wanted are tracked.
+    pub fn cases_refused(&self, cases: u64) {
+        self.families()
+            .cases_refused
+            .with_label_values(&[self.name()])
+            .inc_by(cases);
+    }
+
+    /// The edits that the store has seen up to now, those of a process before this one included.
+    pub fn late_edits(&self, edits: u64) {
+        let told = self.families().late_edits.with_label_values(&[self.name()]);
+        told.inc_by(edits.saturating_sub(told.get()));
     }
 
     /// A row was passed over.

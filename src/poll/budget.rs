@@ -36,6 +36,71 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// A `RateLimit` field with more members than this is not from a server that means well.
 const RATE_LIMIT_MEMBERS_MAX: usize = 32;
 
+/// Of so many requests, one may ask again for what was read already.
+const REQUESTS_PER_REREAD: f64 = 10.0;
+/// The time over which that holds, whenever it begins.
+const REREAD_SPAN: Duration = Duration::from_secs(3600);
+/// A tenth of fewer requests is no request: a slower budget gets a longer span.
+const REREADS_PER_SPAN_MIN: f64 = 2.0;
+
+/// The part of the budget that may be spent on what was read before: in any hour at most a tenth of what the user's ceiling
+/// lets through in an hour (or in the time of twenty requests, if that is longer), evenly spread.
+#[derive(Debug)]
+pub struct Tenth {
+    /// Re-reads a second.
+    pace: f64,
+    /// How many may be saved up.
+    most: f64,
+    saved: f64,
+    at: Duration,
+}
+
+impl Tenth {
+    /// Nothing is saved up yet.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let a_second = settings.requests_per_minute / 60.0 / REQUESTS_PER_REREAD;
+        let span = REREAD_SPAN.as_secs_f64().max(REREADS_PER_SPAN_MIN / a_second);
+        let in_a_span = a_second * span;
+        // What may be saved up comes on top of what accrues within a span: together they are the tenth.
+        let most = (a_second * settings.interval.as_secs_f64())
+            .min(in_a_span / 2.0)
+            .floor()
+            .max(1.0);
+        Self {
+            pace: (in_a_span - most) / span,
+            most,
+            saved: 0.0,
+            at: Duration::ZERO,
+        }
+    }
+
+    /// Takes whatever may be spent now. What is not spent is not given back: the next round has its own.
+    pub fn take(&mut self, now: Duration) -> usize {
+        self.accrue(now);
+        let whole = self.saved.floor();
+        self.saved -= whole;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float's cast saturates"
+        )]
+        let whole = whole as usize;
+        whole
+    }
+
+    /// Goes on from where another one is, at its own pace.
+    pub fn inherit(&mut self, predecessor: &Self) {
+        (self.saved, self.at) = (predecessor.saved.min(self.most), predecessor.at);
+    }
+
+    fn accrue(&mut self, now: Duration) {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        self.saved = (self.saved + seconds * self.pace).min(self.most);
+        self.at = self.at.max(now);
+    }
+}
+
 /// Why a request has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {

@@ -14,11 +14,11 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::budget::{Admission, Budget, Moment, Pause, Told};
+use self::budget::{Admission, Budget, Moment, Pause, Tenth, Told};
 use self::desk::Bell;
 use self::retry::{ATTEMPTS_MAX, Hour, RETRIES_PER_ROUND_MAX};
 use crate::model::{Fact, Name, Notice, RoundResult, Update};
-use crate::sources::{Learned, MemoryError, Progress, Rejection, Source};
+use crate::sources::{Allowance, Learned, MemoryError, Progress, Rejection, Source};
 use crate::status::{self, BudgetStatus, LastError, LastRound, Waiting};
 use crate::transport::{Reply, Request, Transport, TransportError};
 
@@ -113,6 +113,7 @@ pub struct Poller<S, T> {
     parts: Parts,
     budget: Budget,
     hour: Hour,
+    rereads: Tenth,
     started: Instant,
     keeps_memory: bool,
     desk: Desk<S, T>,
@@ -126,6 +127,7 @@ pub struct Poller<S, T> {
 pub struct Gate {
     budget: Budget,
     hour: Hour,
+    rereads: Tenth,
     started: Instant,
 }
 
@@ -220,12 +222,14 @@ impl<S: Source, T: Transport> Poller<S, T> {
     #[must_use]
     pub fn new(source: S, transport: T, parts: Parts) -> Self {
         let budget = Budget::new(&parts.settings);
+        let rereads = Tenth::new(&parts.settings);
         let poller = Self {
             source,
             transport,
             parts,
             budget,
             hour: Hour::default(),
+            rereads,
             started: Instant::now(),
             keeps_memory: false,
             desk: Desk::new(),
@@ -263,6 +267,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
         self.hour = gate.hour;
         let now = self.elapsed();
         self.budget.inherit(gate.budget, now);
+        self.rereads.inherit(&gate.rereads);
         self.show_budget();
         self
     }
@@ -273,6 +278,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
         Gate {
             budget: self.budget,
             hour: self.hour,
+            rereads: self.rereads,
             started: self.started,
         }
     }
@@ -285,6 +291,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
         let mut budget = Budget::new(&orders.settings);
         std::mem::swap(&mut self.budget, &mut budget);
         self.budget.inherit(budget, now);
+        let rereads = std::mem::replace(&mut self.rereads, Tenth::new(&orders.settings));
+        self.rereads.inherit(&rereads);
         self.parts.settings = orders.settings;
         if let Some(transport) = orders.transport {
             self.transport = transport;
@@ -344,7 +352,11 @@ impl<S: Source, T: Transport> Poller<S, T> {
             credential: self.transport.credential_version().await,
             ..Round::default()
         };
-        self.source.begin(at, self.allowance());
+        let allowance = Allowance {
+            requests: self.allowance(),
+            rereads: self.rereads.take(self.elapsed()),
+        };
+        self.source.begin(at, allowance);
         let failure = match self.requests(&line).await {
             Ok(()) => None,
             Err(Stop::Failed { result, why }) => Some((result, why)),
@@ -595,6 +607,13 @@ impl<S: Source, T: Transport> Poller<S, T> {
             }
             Notice::HistoryTruncated { cases } => {
                 self.say(&format!("the history of {cases} cases was cut at the limit"), "", false);
+            }
+            Notice::CasesRefused { max, .. } => {
+                self.say(
+                    &format!("there are more cases than cases.max ({max}): the rest is not tracked"),
+                    "",
+                    true,
+                );
             }
             Notice::NoCases { hint } => self.say(&format!("no case was found: {hint}"), "", true),
             Notice::Advice(text) => self.say(text, "", true),

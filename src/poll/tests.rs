@@ -95,7 +95,7 @@ struct Toy {
 }
 
 impl Source for Toy {
-    fn begin(&mut self, _now: Timestamp, _allowance: usize) {
+    fn begin(&mut self, _now: Timestamp, _allowance: Allowance) {
         self.left = self.per_round;
     }
 

@@ -52,6 +52,10 @@ impl Journal {
         &self.violations
     }
 
+    pub(super) fn forget_entries(&mut self) {
+        self.entries.clear();
+    }
+
     pub(super) fn violate(&mut self, now: Ms, what: &str) {
         if self.violations.len() < VIOLATIONS_MAX {
             let at = Timestamp::from_millisecond(now).unwrap_or_default();

@@ -249,6 +249,11 @@ impl Platform {
         self.world.stop_creating_at(at);
     }
 
+    /// Empties the list of requests, for tests that watch their memory. What was broken stays noted.
+    pub fn forget_requests(&mut self) {
+        self.journal.forget_entries();
+    }
+
     /// Whether nothing is unfinished, none of it still unknown to the analytics, and nothing will be created.
     pub fn settled(&mut self, now: Timestamp) -> bool {
         self.world.advance(now);

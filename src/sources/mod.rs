@@ -5,6 +5,7 @@ pub mod empirical;
 mod loose;
 mod pager;
 pub mod sample_platform;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -185,6 +186,15 @@ pub struct Progress {
     pub backlog: usize,
 }
 
+/// What a round may spend beyond the run list and what it takes to know which runs are finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Allowance {
+    /// Requests; the rest of a backlog is left to later rounds.
+    pub requests: usize,
+    /// How many of them may ask again for what was read already.
+    pub rereads: usize,
+}
+
 /// The bytes are not what a source of this kind and version remembers.
 #[derive(Debug, thiserror::Error)]
 #[error("the memory of the source cannot be read")]
@@ -193,9 +203,8 @@ pub struct MemoryError(#[from] postcard::Error);
 /// A platform as a state machine without I/O. The poller calls `begin`, then `next` and one of `accept` and `reject` in
 /// turn until `next` gives nothing: the round is complete. If the poller gives up instead, the next call is `begin`.
 pub trait Source: Send + 'static {
-    /// Starts a round. `allowance` is how many requests it may make beyond the run list before leaving the rest of a
-    /// backlog to later rounds.
-    fn begin(&mut self, now: Timestamp, allowance: usize);
+    /// Starts a round.
+    fn begin(&mut self, now: Timestamp, allowance: Allowance);
 
     /// The next request of this round; the same one again until it is answered or rejected.
     fn next(&mut self) -> Option<Request>;

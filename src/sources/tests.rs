@@ -110,11 +110,33 @@ fn line(request: &Request) -> String {
     format!("{} {}{mark}{}{body}", request.method(), request.path(), query.join("&"))
 }
 
-/// One round at `at` with room for `allowance` requests beyond the list.
+/// One round at `at` with room for `allowance` requests beyond the list, none of them for what is known.
 fn round_at(
     source: &mut impl Source,
     at: Timestamp,
     allowance: usize,
+    answer: &mut dyn FnMut(&Request) -> Result<Value, Rejection>,
+) -> Said {
+    let (requests, rereads) = (allowance, 0);
+    round_within(source, at, Allowance { requests, rereads }, answer)
+}
+
+/// One round so many hours after the first, with room for so many re-reads.
+fn round_after(
+    source: &mut impl Source,
+    hours: i64,
+    rereads: usize,
+    answer: &mut dyn FnMut(&Request) -> Result<Value, Rejection>,
+) -> Said {
+    let at = now() + SignedDuration::from_hours(hours);
+    let requests = 1000;
+    round_within(source, at, Allowance { requests, rereads }, answer)
+}
+
+fn round_within(
+    source: &mut impl Source,
+    at: Timestamp,
+    allowance: Allowance,
     answer: &mut dyn FnMut(&Request) -> Result<Value, Rejection>,
 ) -> Said {
     let mut said = Said::default();
@@ -637,6 +659,364 @@ fn a_body_of_another_shape_fails_the_round_and_says_where() {
 }
 
 // ---- Sample Platform, on recorded answers --------------------------------------------------------------------------------
+
+const LIST_OF_RUNS: &str = "GET /api/test-runs?per_page=100&page=1&interval_in_days=30";
+
+/// A shop whose newest runs were read when they finished, and its source.
+fn read_shop() -> (Shop, Empirical) {
+    let mut shop = Shop::new(&[(1, "ended", 5000), (2, "started", 300), (3, "started", 200)]);
+    let mut source = empirical();
+    round(&mut source, &mut |request| shop.answer(request));
+    for id in [2, 3] {
+        shop.runs.get_mut(&id).unwrap().0 = "ended";
+    }
+    shop.shown = vec![1, 2, 3];
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(said.runs().len(), 2, "{:?}", said.requests);
+    round(&mut source, &mut |request| shop.answer(request));
+    (shop, source)
+}
+
+#[test]
+fn recent_runs_are_read_again_newest_first_and_histories_in_turn_within_what_is_granted() {
+    let (shop, mut source) = read_shop();
+    let mut round = |hours, rereads| {
+        let said = round_after(&mut source, hours, rereads, &mut |request| shop.answer(request));
+        assert_eq!(said.failure, None);
+        assert_eq!(said.runs().len(), 0, "nothing has changed");
+        assert_eq!(said.requests[0], LIST_OF_RUNS);
+        said.requests[1..].to_vec()
+    };
+    assert_eq!(
+        round(0, 9),
+        [] as [String; 0],
+        "what was read just now is not read again"
+    );
+    assert_eq!(round(1, 0), [] as [String; 0], "nor what nothing is granted for");
+    assert_eq!(round(1, 1), ["GET /api/test-runs/3"]);
+    assert_eq!(round(1, 9), ["GET /api/test-runs/2"], "run 1 finished too long ago");
+    assert_eq!(round(1, 9), [] as [String; 0], "once an hour is enough");
+    let history = r#"POST /api/v2/analytics/test-case-history/batch {"test_case_ids":["a","b"],"days":4,"limit_per_test_case":50}"#;
+    assert_eq!(round(6, 2), [history, "GET /api/test-runs/3"], "they take turns");
+    assert_eq!(round(6, 9), ["GET /api/test-runs/2"]);
+}
+
+#[test]
+fn a_run_whose_row_was_edited_is_told_anew_and_its_results_are_read_again_within_what_is_granted() {
+    let (shop, mut source) = read_shop();
+    let edited = |request: &Request| {
+        let mut answer = shop.answer(request)?;
+        match request.endpoint() {
+            "/api/test-runs" => answer["data"]["test_runs"]["items"][1]["failed_count"] = 2.into(),
+            "/api/test-runs/{id}" => answer["data"]["test_run"]["testRun"]["failed_count"] = 2.into(),
+            _ => {}
+        }
+        Ok(answer)
+    };
+    let at = |minutes| now() + SignedDuration::from_mins(minutes);
+    let mut round = |minutes, rereads| {
+        let requests = 1000;
+        let said = round_within(
+            &mut source,
+            at(minutes),
+            Allowance { requests, rereads },
+            &mut |request| edited(request),
+        );
+        (
+            said.runs().iter().map(|run| run.id).collect::<Vec<_>>(),
+            said.requests.len(),
+            said.requests.last().unwrap().clone(),
+        )
+    };
+    assert_eq!(
+        round(5, 0),
+        (vec![2], 1, LIST_OF_RUNS.into()),
+        "the list tells it for nothing"
+    );
+    assert_eq!(round(6, 1), (vec![], 2, "GET /api/test-runs/2".into()));
+    assert_eq!(round(7, 9).1, 1, "the analytics have their time");
+    let (runs, count, last) = round(10, 9);
+    assert_eq!((runs, count), (vec![], 2));
+    assert!(last.contains(r#"{"test_case_ids":["a","b"],"days":4"#), "{last}");
+    assert_eq!(round(11, 9).1, 1);
+}
+
+#[test]
+fn a_run_that_was_started_again_is_active_and_told_again_when_it_ends() {
+    let (mut shop, mut source) = read_shop();
+    shop.runs.get_mut(&3).unwrap().0 = "started";
+    let mut emptied = shop.clone();
+    emptied.shown = vec![1, 2];
+    let said = round_after(&mut source, 2, 1, &mut |request| emptied.answer(request));
+    assert_eq!(said.active(), ["3 prod started"]);
+    assert_eq!(said.runs().len(), 0, "an open run has no outcome");
+    shop.runs.insert(3, ("ended", 20));
+    let said = round_after(&mut source, 3, 0, &mut |request| shop.answer(request));
+    assert_eq!(said.active(), [] as [String; 0]);
+    assert_eq!(said.runs()[0].ended, Some(ago(15).parse().unwrap()));
+    assert!(
+        said.results().iter().any(|result| result.run == 3),
+        "{:?}",
+        said.requests
+    );
+}
+
+#[test]
+fn a_row_that_tells_no_results_any_more_is_a_reason_to_ask_and_not_an_outcome() {
+    let (shop, mut source) = read_shop();
+    let started_again = |request: &Request| {
+        let mut answer = shop.answer(request)?;
+        if request.endpoint() == "/api/test-runs" {
+            for field in ["success_count", "failed_count"] {
+                answer["data"]["test_runs"]["items"][0][field] = 0.into();
+            }
+        } else {
+            answer["data"]["test_run"]["testRun"]["state"] = "queued".into();
+        }
+        Ok(answer)
+    };
+    let said = round_after(&mut source, 0, 1, &mut |request| started_again(request));
+    assert_eq!(said.requests, [LIST_OF_RUNS, "GET /api/test-runs/3"]);
+    assert_eq!(
+        (said.runs().len(), said.active()),
+        (0, vec!["3 prod queued".to_owned()])
+    );
+}
+
+#[test]
+fn a_list_and_details_that_contradict_each_other_for_ever_cost_a_request_an_hour() {
+    let (shop, mut source) = read_shop();
+    let odd = |request: &Request| {
+        let mut answer = shop.answer(request)?;
+        if request.endpoint() == "/api/test-runs" {
+            answer["data"]["test_runs"]["items"][0]["failed_count"] = 2.into();
+        }
+        Ok(answer)
+    };
+    let mut details = 0;
+    for minute in 0..120 {
+        let (requests, rereads) = (1000, 9);
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_within(&mut source, at, Allowance { requests, rereads }, &mut |request| {
+            odd(request)
+        });
+        details += said.requests.iter().filter(|line| line.ends_with("/3")).count();
+    }
+    assert!(details <= 4, "{details}");
+}
+
+#[test]
+fn a_run_that_upstream_has_deleted_is_let_go_without_a_fuss() {
+    let (mut shop, mut source) = read_shop();
+    shop.runs.remove(&3);
+    shop.shown = vec![1, 2];
+    let said = round_after(&mut source, 2, 1, &mut |request| shop.answer(request));
+    assert_eq!(
+        (said.failure.clone(), said.requests.len(), said.learned.facts.len()),
+        (None, 2, 1)
+    );
+    assert!(
+        matches!(&said.learned.notices[..], [Notice::RowSkipped { why, .. }] if why == "run 3 is gone"),
+        "{:?}",
+        said.learned.notices
+    );
+    let said = round_after(&mut source, 2, 9, &mut |request| shop.answer(request));
+    assert_eq!(
+        said.requests,
+        [LIST_OF_RUNS, "GET /api/test-runs/2"],
+        "it is not asked for again"
+    );
+    // It returns: read as a new one, and the store knows that it was counted.
+    shop.runs.insert(3, ("ended", 200));
+    let said = round_after(&mut source, 3, 0, &mut |request| shop.answer(request));
+    assert_eq!(said.runs()[0].id, 3);
+}
+
+#[test]
+fn re_reads_that_fail_neither_end_the_round_nor_come_again_at_once() {
+    let (shop, mut source) = read_shop();
+    let mut round = |hours| {
+        let said = round_after(&mut source, hours, 9, &mut |request| match request.endpoint() {
+            "/api/test-runs" => shop.answer(request),
+            _ => Err(Rejection::Status(500)),
+        });
+        assert_eq!(said.failure, None);
+        said.requests.len()
+    };
+    assert_eq!([round(6), round(6)], [4, 1], "two runs, one batch");
+}
+
+#[test]
+fn a_case_that_no_run_lists_any_more_is_forgotten_and_taken_up_again_when_it_returns() {
+    let mut shop = Shop::new(&[(1, "ended", 5000), (2, "ended", 300)]);
+    let mut settings = settings(Kind::Empirical, Discovery::RunDetails);
+    settings.cases.ids = vec!["kept".into()];
+    let mut source = Empirical::new(settings);
+    round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(source.progress().cases_tracked, 3);
+    shop.cases = vec!["a", "c"];
+    shop.shown.clear();
+    shop.runs.insert(3, ("ended", -10_000));
+    let day = |days: i64| now() + SignedDuration::from_hours(24 * days);
+    for days in [8, 13] {
+        round_at(&mut source, day(days), 1000, &mut |request| shop.answer(request));
+        assert_eq!(source.progress().cases_tracked, 4, "day {days}");
+    }
+    let said = round_at(&mut source, day(15), 1000, &mut |request| shop.answer(request));
+    assert_eq!(source.progress().cases_tracked, 3, "b is not: {:?}", said.requests);
+    shop.cases = vec!["a", "b"];
+    shop.runs.insert(4, ("ended", -25_000));
+    let said = round_at(&mut source, day(18), 1000, &mut |request| shop.answer(request));
+    let asked = said.requests.iter().any(|line| line.contains(r#""b""#));
+    assert_eq!(
+        (source.progress().cases_tracked, asked),
+        (4, true),
+        "{:?}",
+        said.requests
+    );
+}
+
+#[test]
+fn cases_beyond_the_limit_are_told_each_time_that_they_are_met() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    shop.cases = vec!["a", "b", "c", "d"];
+    let mut settings = settings(Kind::Empirical, Discovery::RunDetails);
+    settings.cases.max = 3;
+    let mut source = Empirical::new(settings);
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    assert_eq!(source.progress().cases_tracked, 3);
+    let refused = Notice::CasesRefused { cases: 1, max: 3 };
+    assert_eq!(said.learned.notices, [refused]);
+}
+
+#[test]
+fn cases_are_asked_about_in_the_order_of_their_wait_and_none_is_overtaken_for_ever() {
+    let names: Vec<String> = (0..30).map(|case| format!("{case:02}")).collect();
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    shop.cases = names.iter().map(|name| &*name.clone().leak()).collect();
+    let mut settings = settings(Kind::Empirical, Discovery::RunDetails);
+    settings.cases.batch_size = 5;
+    settings.cases.ids = vec!["never listed".into()];
+    let mut source = Empirical::new(settings);
+    // A run of all cases every minute, and two requests a minute beside its details: six would be needed.
+    let mut last_asked: BTreeMap<String, i64> = BTreeMap::new();
+    let mut longest = 0;
+    for minute in 0..240 {
+        let id = 2 + u64::try_from(minute).unwrap();
+        shop.runs.insert(id, ("ended", 10 - minute));
+        shop.shown = vec![1, id];
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_at(&mut source, at, 3, &mut |request| shop.answer(request));
+        for line in said
+            .requests
+            .iter()
+            .filter(|line| line.starts_with("POST") && line.contains("test_case_ids"))
+        {
+            let body: Value = serde_json::from_str(
+                line.split_once(" {")
+                    .map(|(_, body)| format!("{{{body}"))
+                    .as_ref()
+                    .unwrap(),
+            )
+            .unwrap();
+            for case in body["test_case_ids"].as_array().unwrap() {
+                let before = last_asked.insert(case.as_str().unwrap().to_owned(), minute);
+                longest = longest.max(minute - before.unwrap_or(0));
+            }
+        }
+    }
+    assert_eq!(last_asked.len(), 31, "every case was asked about: {last_asked:?}");
+    assert!(
+        longest <= 63,
+        "none waited longer than the handicap and a turn: {longest} minutes"
+    );
+}
+
+#[test]
+fn a_sample_platforms_recent_runs_are_read_again_a_page_at_a_time() {
+    let mut runs: Vec<WholeRun> = vec![(1, "pass", 100, vec![(1, "pass")]), (2, "running", 2, vec![])];
+    let mut source = sample_platform(Discovery::Runs);
+    let answer = platform(runs.clone());
+    round(&mut source, &mut |request| answer(request));
+    let results: Vec<_> = (1..=150).map(|test| (test, "pass")).collect();
+    runs[1] = (2, "fail", 1, results);
+    let paged = |runs: Vec<WholeRun>| {
+        let all = platform(runs.clone());
+        move |request: &Request| {
+            if request.endpoint() == "/runs/{run_id}" {
+                let id: u64 = request.path().rsplit('/').next().unwrap().parse().unwrap();
+                let rows = platform(runs.clone())(&Request::get(
+                    "/runs",
+                    "/runs".into(),
+                    vec![("limit", "100".into()), ("offset", "0".into())],
+                ))?;
+                let row = rows["data"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|row| row["run_id"] == id)
+                    .cloned();
+                return row.ok_or(Rejection::Status(404));
+            }
+            let mut answer = all(request)?;
+            if request.endpoint() == "/runs/{run_id}/samples" {
+                let number = |key: &str| -> usize {
+                    request
+                        .query()
+                        .iter()
+                        .find(|(name, _)| *name == key)
+                        .unwrap()
+                        .1
+                        .parse()
+                        .unwrap()
+                };
+                let rows = answer["data"].as_array().unwrap().clone();
+                let total = rows.len();
+                answer["data"] = rows
+                    .into_iter()
+                    .skip(number("offset"))
+                    .take(number("limit"))
+                    .collect::<Vec<_>>()
+                    .into();
+                answer["pagination"]["total"] = total.into();
+            }
+            Ok(answer)
+        }
+    };
+    let answer = paged(runs.clone());
+    let said = round(&mut source, &mut |request| answer(request));
+    assert_eq!(said.results().len(), 150);
+    // One result flips, as after an approval; the run's row stays what it was.
+    runs[1].3[120].1 = "fail";
+    let answer = paged(runs.clone());
+    let (mut requests, mut facts) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let said = round_after(&mut source, 1, 1, &mut |request| answer(request));
+        assert_eq!(said.failure, None);
+        requests.extend(said.requests.into_iter().filter(|line| !line.starts_with("GET /runs?")));
+        facts.extend(said.learned.facts);
+    }
+    // Run 1 was read at the first meeting, and is older than the window.
+    assert_eq!(
+        requests,
+        [
+            "GET /runs/2",
+            "GET /runs/2/samples?limit=100&offset=0",
+            "GET /runs/2/samples?limit=100&offset=100"
+        ]
+    );
+    let flipped = |fact: &Fact| matches!(fact, Fact::Result(result) if &*result.case == "121" && result.outcome == CaseOutcome::Failed);
+    assert!(facts.iter().any(flipped));
+    let counted = |fact: &Fact| matches!(fact, Fact::Run(run) if run.id == 2 && run.counts[CaseOutcome::Failed.index()] == Some(1));
+    assert!(facts.iter().any(counted), "its counts are those of its results");
+    // It is deleted, and then everything fails: neither ends a round.
+    runs.pop();
+    let answer = paged(runs);
+    let said = round_after(&mut source, 3, 9, &mut |request| answer(request));
+    assert_eq!((said.failure, said.requests.len()), (None, 2), "{:?}", said.requests);
+    let said = round_after(&mut source, 3, 9, &mut |request| answer(request));
+    assert_eq!(said.requests.len(), 1);
+}
 
 fn recorded(name: &str) -> Value {
     let path = format!(

@@ -19,3 +19,4 @@ mod prometheus;
 mod reload;
 mod rooms;
 mod scrape;
+mod soak;

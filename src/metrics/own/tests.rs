@@ -53,7 +53,9 @@ fn before_the_first_round_counters_are_at_zero_and_the_rest_is_absent() {
         .collect();
     insta::assert_snapshot!(lines, @r#"
     testrun_exporter_build_info{revision="abc",rustc_version="1.95.0",version="1.2.3"} 1
+    testrun_exporter_cases_refused_total{source="shop"} 0
     testrun_exporter_history_truncated_total{source="shop"} 0
+    testrun_exporter_late_edits_total{source="shop"} 0
     testrun_exporter_lost_seconds_total{source="shop"} 0
     testrun_exporter_poll_interval_seconds{source="shop"} 60
     testrun_exporter_round_duration_seconds_bucket{source="shop",le="0.5"} 0

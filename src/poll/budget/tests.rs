@@ -310,3 +310,54 @@ proptest! {
         prop_assert_eq!(left.count(), told as usize);
     }
 }
+
+/// The tenth, as it is taken by rounds of every length.
+#[test]
+fn re_reads_take_at_most_a_tenth_of_any_hour_and_a_fair_part_of_it() {
+    for (requests_per_minute, interval) in [
+        (6.0, 60),
+        (60.0, 60),
+        (60.0, 3_600),
+        (100.0, 7),
+        (6_000.0, 1),
+        (1.0, 300),
+        (0.2, 60),
+        (0.01, 86_400),
+    ] {
+        let settings = Settings {
+            interval: Duration::from_secs(interval),
+            stale_after: Duration::from_secs(900),
+            requests_per_minute,
+            burst: 10,
+        };
+        let mut tenth = Tenth::new(&settings);
+        let span = 3_600.0_f64.max(20.0 * 60.0 / requests_per_minute);
+        let in_a_span = requests_per_minute / 60.0 * span / 10.0;
+        let mut taken: Vec<(f64, usize)> = Vec::new();
+        let mut now = 0.0;
+        while now < 20.0 * span {
+            taken.push((now, tenth.take(Duration::from_secs_f64(now))));
+            now += interval as f64;
+        }
+        let mut busiest = 0;
+        let (mut from, mut sum) = (0, 0);
+        for (at, count) in &taken {
+            sum += count;
+            while taken[from].0 <= at - span {
+                sum -= taken[from].1;
+                from += 1;
+            }
+            busiest = busiest.max(sum);
+        }
+        assert!(
+            busiest as f64 <= in_a_span,
+            "{requests_per_minute} a minute: {busiest} of {in_a_span}"
+        );
+        let all: usize = taken.iter().map(|(_, count)| count).sum();
+        assert!(
+            all as f64 >= 20.0 * in_a_span * 0.3,
+            "{requests_per_minute} a minute, rounds of {interval} s: {all} of {}",
+            20.0 * in_a_span
+        );
+    }
+}

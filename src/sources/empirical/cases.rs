@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{CaseInfo, CaseOutcome, CaseResult, Group, Name, Run, RunId};
 use crate::sources::CaseSettings;
+use crate::sources::sweep::{self, Sweep};
 
 /// Results that analytics has not shown this long after the run's end will not come any more.
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(2);
@@ -26,16 +28,38 @@ pub(super) const LIMIT_MAX: u64 = 1000;
 /// Entries asked for in one request at the most, so that an answer stays near a megabyte.
 const ENTRIES_MAX: usize = 5_000;
 
+/// What makes a case worth asking about, in order of worth: new in a run that has finished; known, and in such a run; in such
+/// a run, and its newest entries do not reach back to it; never asked about; without a known pass in its newest entries.
+const CLASSES: usize = 5;
+const NEW: usize = 0;
+const AWAITED: usize = 1;
+const MISSED: usize = 2;
+const UNASKED: usize = 3;
+const PASSLESS: usize = 4;
+
+/// By so many minutes a case of a class stands behind one of the first class that has waited as long. That, and not the class
+/// alone, is the order: were it the class, a budget that never catches up with the runs would never come to the others. Of a
+/// case that only lacks an older pass nothing about the present is missing, and its requests are large: it has a day.
+const HANDICAP_MINUTES: [i64; CLASSES] = [0, 15, 30, 45, 24 * 60];
+
+/// Cases are looked through for dead ones at most so often.
+const FORGET_PAUSE: SignedDuration = SignedDuration::from_hours(1);
+
 /// A tracked case.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Tracked {
     info: Option<CaseInfo>,
     #[serde(with = "crate::packed")]
     first_seen: Timestamp,
+    /// The newest end of a finished run that has listed it or told a result of it.
+    #[serde(with = "crate::packed")]
+    listed: Option<Timestamp>,
     #[serde(with = "crate::packed")]
     refreshed: Option<Timestamp>,
     /// Set when an answer was cut too early: ask again for so many entries.
     deeper: Option<u64>,
+    /// Whether that is for the sake of an awaited run, and not of a pass.
+    missed: bool,
     /// Not before then: the server could not answer for this case.
     #[serde(with = "crate::packed")]
     not_before: Option<Timestamp>,
@@ -44,6 +68,16 @@ struct Tracked {
     last_pass_asked: bool,
     /// Its history was read back to the lookback, or as far as the platform lets us: no older pass can be found there.
     whole: bool,
+    /// Its class and place in the queue, if it is there.
+    #[serde(skip)]
+    queued: Option<(usize, Timestamp)>,
+}
+
+impl Tracked {
+    /// No pass of it is known somewhere where it has results, and nobody has been asked.
+    fn lacks_pass(&self) -> bool {
+        !self.last_pass_asked && self.deeper.is_none() && self.passed_in.values().any(|passed| !passed)
+    }
 }
 
 /// One case's result in one run that analytics has not shown yet.
@@ -73,6 +107,30 @@ pub(super) struct Memory<'a> {
     tracked: Cow<'a, BTreeMap<Name, Tracked>>,
     awaited: Cow<'a, BTreeMap<RunId, Awaited>>,
     patient: bool,
+    sweep: Cow<'a, Sweep<Name>>,
+}
+
+/// The cases that are due, so that a request costs no look at all the others. Holds for one moment; see `Cases::prepare`.
+#[derive(Debug, Default)]
+struct Queue {
+    made: bool,
+    /// Until then nothing becomes due by itself.
+    until: Timestamp,
+    due: [BTreeSet<(Timestamp, Name)>; CLASSES],
+    /// Cases that lack a pass.
+    passless: BTreeSet<Name>,
+}
+
+impl Queue {
+    /// The class that is to be asked about first.
+    fn first(&self) -> Option<usize> {
+        let head = |class: usize| Some((handicapped(class, self.due[class].first()?.0), class));
+        (0..CLASSES).filter_map(head).min().map(|(_, class)| class)
+    }
+}
+
+fn handicapped(class: usize, since: Timestamp) -> Timestamp {
+    since + SignedDuration::from_mins(HANDICAP_MINUTES[class])
 }
 
 /// One history request.
@@ -81,6 +139,8 @@ pub(super) struct Batch {
     pub(super) ids: Vec<String>,
     pub(super) days: u64,
     pub(super) limit: u64,
+    /// Everything in it was read before.
+    pub(super) again: bool,
 }
 
 /// All tracked cases and all awaited results.
@@ -88,8 +148,13 @@ pub(super) struct Batch {
 pub(super) struct Cases {
     tracked: BTreeMap<Name, Tracked>,
     awaited: BTreeMap<RunId, Awaited>,
+    queue: Queue,
+    /// Where the slow re-read is, and the cases that go before it: not before then.
+    sweep: Sweep<Name>,
+    suspects: BTreeMap<Name, Timestamp>,
+    forgotten_at: Option<Timestamp>,
     max: usize,
-    left_out: bool,
+    refused: u64,
     /// After the first round: a new case of a run whose results are about to come is asked about once, when they have come.
     patient: bool,
     lag: SignedDuration,
@@ -101,8 +166,12 @@ impl Cases {
         Self {
             tracked: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            queue: Queue::default(),
+            sweep: Sweep::default(),
+            suspects: BTreeMap::new(),
+            forgotten_at: None,
             max: settings.max,
-            left_out: false,
+            refused: 0,
             patient: false,
             lag: SignedDuration::try_from(settings.analytics_lag).unwrap_or(SignedDuration::from_mins(3)),
             lookback_days: lookback.as_secs().div_ceil(86_400).clamp(1, 90),
@@ -113,40 +182,96 @@ impl Cases {
         self.tracked.contains_key(id)
     }
 
-    pub(super) fn first_round_is_over(&mut self) {
-        self.patient = true;
+    pub(super) fn first_round_is_over(&mut self, now: Timestamp) {
+        if !self.patient {
+            self.patient = true;
+            self.queue.made = false;
+            self.sweep.rest(now);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.tracked.len()
     }
 
-    /// Whether cases were left out because `cases.max` is reached; true once.
-    pub(super) fn take_left_out(&mut self) -> bool {
-        std::mem::take(&mut self.left_out)
+    /// How many cases were refused since the last look because `cases.max` is reached.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Takes a case into the table. The info comes back if it is news.
     pub(super) fn track(&mut self, id: &Name, info: Option<CaseInfo>, now: Timestamp) -> Option<CaseInfo> {
-        if !self.tracked.contains_key(id) && self.tracked.len() >= self.max {
-            self.left_out = true;
-            return None;
+        if !self.tracked.contains_key(id) {
+            if self.tracked.len() >= self.max {
+                self.refused += 1;
+                return None;
+            }
+            let new = Tracked {
+                info: None,
+                first_seen: now,
+                listed: None,
+                refreshed: None,
+                deeper: None,
+                missed: false,
+                not_before: None,
+                passed_in: BTreeMap::new(),
+                last_pass_asked: false,
+                whole: false,
+                queued: None,
+            };
+            self.tracked.insert(id.clone(), new);
+            self.requeue(id, now);
         }
-        let tracked = self.tracked.entry(id.clone()).or_insert_with(|| Tracked {
-            info: None,
-            first_seen: now,
-            refreshed: None,
-            deeper: None,
-            not_before: None,
-            passed_in: BTreeMap::new(),
-            last_pass_asked: false,
-            whole: false,
-        });
+        let tracked = self.tracked.get_mut(id)?;
         let news = info.is_some() && tracked.info != info;
         if news {
             tracked.info = info;
         }
         news.then(|| tracked.info.clone()).flatten()
+    }
+
+    /// A finished run, or a list of what there is, tells that the case lives.
+    pub(super) fn listed(&mut self, id: &str, at: Timestamp) {
+        if let Some(tracked) = self.tracked.get_mut(id) {
+            tracked.listed = tracked.listed.max(Some(at));
+        }
+    }
+
+    /// Forgets the cases that no finished run has listed for so long, but for those that are `kept`. One that comes back
+    /// is a new one here; the store knows which of its results it has counted.
+    pub(super) fn forget(&mut self, now: Timestamp, ttl: SignedDuration, kept: impl Fn(&str) -> bool) {
+        if self
+            .forgotten_at
+            .is_some_and(|at| now.duration_since(at) < FORGET_PAUSE)
+        {
+            return;
+        }
+        self.forgotten_at = Some(now);
+        let alive = |tracked: &Tracked| {
+            now.duration_since(tracked.first_seen.max(tracked.listed.unwrap_or(Timestamp::MIN))) <= ttl
+        };
+        let before = self.tracked.len();
+        self.tracked.retain(|id, tracked| alive(tracked) || kept(id));
+        if self.tracked.len() != before {
+            self.drop_untracked();
+        }
+    }
+
+    /// Lets go of whatever is about cases that are not tracked any more.
+    fn drop_untracked(&mut self) {
+        for run in self.awaited.values_mut() {
+            run.cases.retain(|id, _| self.tracked.contains_key(id));
+        }
+        self.awaited.retain(|_, run| !run.cases.is_empty());
+        self.suspects.retain(|id, _| self.tracked.contains_key(id));
+        self.queue.made = false;
+    }
+
+    /// The run is not there any more.
+    pub(super) fn forget_run(&mut self, run: RunId) {
+        if self.awaited.remove(&run).is_some() {
+            self.queue.made = false;
+        }
     }
 
     /// A run is read: its results are awaited. `listed` are the tracked cases that its details list; unless that list is
@@ -172,6 +297,7 @@ impl Cases {
                     cases,
                 },
             );
+            self.queue.made = false;
         }
     }
 
@@ -180,57 +306,171 @@ impl Cases {
         self.awaited.contains_key(&run)
     }
 
-    /// The cases worth asking about now: those of new runs first, then the ones that have waited longest.
-    fn due(&self, now: Timestamp) -> Vec<(u8, Timestamp, &Name)> {
-        let mut waiting: BTreeSet<&Name> = BTreeSet::new();
-        let mut awaited: BTreeSet<&Name> = BTreeSet::new();
-        for (id, wait) in self.awaited.values().flat_map(|run| &run.cases) {
+    /// Looks which cases are due now, if that may have changed since the last look.
+    pub(super) fn prepare(&mut self, now: Timestamp) {
+        if self.queue.made && now < self.queue.until {
+            return;
+        }
+        self.queue = Queue {
+            made: true,
+            until: Timestamp::MAX,
+            ..Queue::default()
+        };
+        for tracked in self.tracked.values_mut() {
+            tracked.queued = None;
+        }
+        let ids: Vec<Name> = self.tracked.keys().cloned().collect();
+        for id in ids {
+            self.requeue(&id, now);
+        }
+    }
+
+    /// Puts a case where it belongs in the queue.
+    fn requeue(&mut self, id: &Name, now: Timestamp) {
+        let (mut awaited, mut waiting) = (false, false);
+        let mut until = Timestamp::MAX;
+        // A case that has not run for a night is as fresh as one that was read just now, up to the end of the next run.
+        let mut fresh_until = Timestamp::MAX;
+        for (run, wait) in self.awaited.values().filter_map(|run| Some((run, run.cases.get(id)?))) {
             if wait.next <= now {
-                awaited.insert(id);
+                awaited = true;
+                fresh_until = fresh_until.min(run.ended);
             } else {
-                waiting.insert(id);
+                waiting = true;
+                until = until.min(wait.next);
             }
         }
-        let class = |id: &Name, tracked: &Tracked| match (awaited.contains(id), tracked.refreshed) {
-            _ if tracked.not_before.is_some_and(|time| time > now) => None,
-            (true, None) => Some(0),
-            (true, Some(_)) if tracked.deeper.is_none() => Some(1),
-            (false, None) if !self.patient || !waiting.contains(id) => Some(2),
-            _ if tracked.deeper.is_some() => Some(3),
+        let Some(tracked) = self.tracked.get_mut(id) else {
+            return;
+        };
+        let class = match (awaited, tracked.refreshed) {
+            _ if tracked.not_before.is_some_and(|time| time > now) => {
+                until = tracked.not_before.unwrap_or(until);
+                None
+            }
+            (true, None) => Some(NEW),
+            (true, Some(_)) if tracked.missed => Some(MISSED),
+            (true, Some(_)) => Some(AWAITED),
+            (false, None) if !self.patient || !waiting => Some(UNASKED),
+            _ if tracked.deeper.is_some() => Some(PASSLESS),
             _ => None,
         };
-        let mut due: Vec<_> = self
-            .tracked
-            .iter()
-            .filter_map(|(id, case)| Some((class(id, case)?, case.refreshed.unwrap_or(case.first_seen), id)))
-            .collect();
-        due.sort_unstable();
-        due
+        let since = tracked.refreshed.unwrap_or(tracked.first_seen);
+        let since = if awaited { since.max(fresh_until) } else { since };
+        let place = class.map(|class| (class, since));
+        let before = std::mem::replace(&mut tracked.queued, place);
+        self.queue.until = self.queue.until.min(until);
+        if before != place {
+            if let Some((class, since)) = before {
+                self.queue.due[class].remove(&(since, id.clone()));
+            }
+            if let Some((class, since)) = place {
+                self.queue.due[class].insert((since, id.clone()));
+            }
+        }
+        if tracked.lacks_pass() {
+            self.queue.passless.insert(id.clone());
+        } else {
+            self.queue.passless.remove(id);
+        }
     }
 
     /// The next history request, and how many more there are.
     pub(super) fn batch(&self, size: usize, now: Timestamp) -> Option<(Batch, usize)> {
-        let due = self.due(now);
-        let deep = due.first()?.0 == 3;
+        let first = self.queue.first()?;
+        // What is asked for in many words is asked for on its own: an answer has its bounds.
+        let deep = [MISSED, PASSLESS].contains(&first);
+        let classes: &[usize] = if deep {
+            &[MISSED, PASSLESS]
+        } else {
+            &[NEW, AWAITED, UNASKED]
+        };
         let limit = |id: &Name| match self.tracked.get(id) {
-            Some(Tracked {
-                deeper: Some(limit), ..
-            }) => *limit,
+            Some(tracked) if deep => tracked.deeper.unwrap_or(FIRST_LIMIT),
             Some(Tracked { refreshed: Some(_), .. }) => FOLLOW_UP_LIMIT,
             _ => FIRST_LIMIT,
         };
-        let chosen = due.iter().take_while(|(class, ..)| deep || *class < 3).take(size);
-        let chosen: Vec<&Name> = chosen.map(|(_, _, id)| *id).collect();
-        let limit = chosen.iter().map(|id| limit(id)).max()?;
+        let mut chosen: Vec<(Timestamp, &Name)> = classes
+            .iter()
+            .flat_map(|class| {
+                let head = self.queue.due[*class].iter().take(size);
+                head.map(|(since, id)| (handicapped(*class, *since), id))
+            })
+            .collect();
+        chosen.sort_unstable();
+        chosen.truncate(size);
+        let limit = chosen.iter().map(|(_, id)| limit(id)).max()?;
         let room = (ENTRIES_MAX / usize::try_from(limit).unwrap_or(1)).max(1);
-        let ids: Vec<String> = chosen.into_iter().take(room).map(|id| id.to_string()).collect();
-        let rest = (due.len() - ids.len()).div_ceil(size.max(1));
+        let ids: Vec<String> = chosen.into_iter().take(room).map(|(_, id)| id.to_string()).collect();
+        let all: usize = self.queue.due.iter().map(BTreeSet::len).sum();
+        let rest = (all - ids.len()).div_ceil(size.max(1));
         let days = if limit == FOLLOW_UP_LIMIT {
             self.days(&ids, now)
         } else {
             self.lookback_days
         };
-        Some((Batch { ids, days, limit }, rest))
+        let again = false;
+        Some((
+            Batch {
+                ids,
+                days,
+                limit,
+                again,
+            },
+            rest,
+        ))
+    }
+
+    /// A run turned out to be edited: its results are read again, before those of the others.
+    pub(super) fn suspect(&mut self, ids: impl IntoIterator<Item = Name>, now: Timestamp) {
+        let from = now + self.lag;
+        for id in ids {
+            self.suspects.entry(id).or_insert(from);
+        }
+    }
+
+    /// The same, where it is not told which cases the run had.
+    pub(super) fn suspect_all(&mut self, now: Timestamp) {
+        let all: Vec<Name> = self.tracked.keys().cloned().collect();
+        self.suspect(all, now);
+    }
+
+    /// The next history request of the slow re-read. Only for cases of which nothing is awaited.
+    pub(super) fn batch_again(&mut self, size: usize, now: Timestamp) -> Option<Batch> {
+        let size = size.min((ENTRIES_MAX as u64 / FIRST_LIMIT) as usize).max(1);
+        let ready = |tracked: &Tracked| {
+            tracked.refreshed.is_some() && tracked.queued.is_none() && tracked.not_before.is_none_or(|time| time <= now)
+        };
+        let suspects = self.suspects.iter().filter(|(_, from)| **from <= now);
+        let mut ids: Vec<String> = suspects.take(size).map(|(id, _)| id.to_string()).collect();
+        if ids.is_empty() {
+            let tracked = &self.tracked;
+            ids = self.sweep.next(now, sweep::HISTORIES_PAUSE, |last| {
+                let from = last.map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
+                let next = tracked.range((from, Bound::Unbounded)).filter(|(_, case)| ready(case));
+                let ids: Vec<String> = next.take(size).map(|(id, _)| id.to_string()).collect();
+                (!ids.is_empty()).then_some(ids)
+            })?;
+        }
+        // Not the whole of it: the store follows edits of a case's newest results only.
+        let days = u64::try_from(sweep::WINDOW.as_hours() / 24 + 1).unwrap_or(1);
+        Some(Batch {
+            ids,
+            days: days.min(self.lookback_days),
+            limit: FIRST_LIMIT,
+            again: true,
+        })
+    }
+
+    /// A batch of the slow re-read was answered, or is not to be had.
+    pub(super) fn passed_again(&mut self, batch: &Batch, now: Timestamp) {
+        let of_sweep = !batch.ids.iter().any(|id| self.suspects.contains_key(id.as_str()));
+        for id in &batch.ids {
+            self.suspects.remove(id.as_str());
+        }
+        if let Some(last) = batch.ids.last().filter(|_| of_sweep) {
+            self.sweep.passed(Name::from(last.as_str()), now);
+        }
     }
 
     /// How far back the awaited runs of these cases reach.
@@ -253,6 +493,7 @@ impl Cases {
             tracked: Cow::Borrowed(&self.tracked),
             awaited: Cow::Borrowed(&self.awaited),
             patient: self.patient,
+            sweep: Cow::Borrowed(&self.sweep),
         }
     }
 
@@ -261,18 +502,21 @@ impl Cases {
         self.tracked = memory.tracked.into_owned();
         self.awaited = memory.awaited.into_owned();
         self.patient = memory.patient;
+        self.sweep = memory.sweep.into_owned();
         self.tracked
             .retain(|id, case| admits(id, case.info.as_ref().map_or("", |info| &info.name)));
-        for run in self.awaited.values_mut() {
-            run.cases.retain(|id, _| self.tracked.contains_key(id));
-        }
-        self.awaited.retain(|_, run| !run.cases.is_empty());
+        self.drop_untracked();
     }
 
     /// A result of a finished run was shown.
-    pub(super) fn arrived(&mut self, result: &CaseResult, group: &Group) {
+    pub(super) fn arrived(&mut self, result: &CaseResult, run: &Run) {
         if let Some(tracked) = self.tracked.get_mut(&result.case) {
-            *tracked.passed_in.entry(group.clone()).or_insert(false) |= result.outcome.is_pass();
+            tracked.listed = tracked.listed.max(run.ended);
+            let pass = result.outcome.is_pass();
+            match tracked.passed_in.get_mut(&run.group) {
+                Some(passed) => *passed |= pass,
+                None => drop(tracked.passed_in.insert(run.group.clone(), pass)),
+            }
         }
         if let Some(run) = self.awaited.get_mut(&result.run) {
             run.arrived = true;
@@ -301,19 +545,32 @@ impl Cases {
             };
             tracked.refreshed = Some(now);
             tracked.not_before = None;
-            tracked.deeper = None;
             let shown_from = cut.get(id.as_str());
             let to_the_end = shown_from.is_none() || batch.limit >= LIMIT_MAX;
             tracked.whole |= to_the_end && batch.days >= self.lookback_days;
-            let no_pass = tracked.passed_in.values().any(|passed| !passed);
-            let missed =
+            let lacks_pass = tracked.passed_in.values().any(|passed| !passed) && !tracked.whole;
+            tracked.missed =
                 shown_from.is_some_and(|from| wanted.is_some_and(|run| from.is_none_or(|oldest| oldest > run)));
-            if missed || no_pass && !tracked.whole {
-                still_cut += 1;
-                tracked.deeper = (batch.limit < LIMIT_MAX).then_some((batch.limit * 10).min(LIMIT_MAX));
-            }
+            let further = (batch.limit < LIMIT_MAX).then_some((batch.limit * 10).min(LIMIT_MAX));
+            tracked.deeper = match tracked.deeper {
+                _ if !tracked.missed && !lacks_pass => None,
+                // It was asked about in few words meanwhile, for a run's sake.
+                Some(wanted) if wanted > batch.limit => Some(wanted),
+                _ => further,
+            };
+            tracked.missed &= tracked.deeper.is_some();
+            still_cut += u64::from(tracked.missed || lacks_pass);
         }
-        (still_cut, self.settle(batch, now))
+        let own_word = self.settle(batch, now);
+        self.requeue_all(&batch.ids, now);
+        (still_cut, own_word)
+    }
+
+    /// After something about these cases has changed.
+    pub(super) fn requeue_all(&mut self, ids: &[String], now: Timestamp) {
+        for id in ids {
+            self.requeue(&Name::from(id.as_str()), now);
+        }
     }
 
     /// What was asked for and did not come is asked for again later, or is taken from the run's own word.
@@ -323,7 +580,7 @@ impl Cases {
             let patience = if awaited.arrived { TRIES_MAX } else { u32::MAX };
             let late = now.duration_since(awaited.ended) > GIVE_UP;
             for id in &batch.ids {
-                if self.tracked.get(id.as_str()).is_some_and(|case| case.deeper.is_some()) {
+                if self.tracked.get(id.as_str()).is_some_and(|case| case.missed) {
                     // The answer was cut before it came to this run: it says nothing about it.
                     continue;
                 }
@@ -371,14 +628,12 @@ impl Cases {
                 tracked.not_before = Some(now + SignedDuration::from_mins(10));
             }
         }
+        self.requeue_all(ids, now);
     }
 
     /// A case of which no pass is known somewhere where it has results, and that was never asked about.
     pub(super) fn without_pass(&self) -> Option<&Name> {
-        let candidate = |case: &Tracked| {
-            !case.last_pass_asked && case.deeper.is_none() && case.passed_in.values().any(|passed| !passed)
-        };
-        self.tracked.iter().find(|(_, case)| candidate(case)).map(|(id, _)| id)
+        self.queue.passless.first()
     }
 
     /// Whether a pass of the case is known there from its results.
@@ -392,6 +647,7 @@ impl Cases {
     pub(super) fn last_pass_asked(&mut self, id: &str) {
         if let Some(tracked) = self.tracked.get_mut(id) {
             tracked.last_pass_asked = true;
+            self.queue.passless.remove(id);
         }
     }
 
@@ -400,6 +656,8 @@ impl Cases {
         if self.tracked.is_empty() {
             return None;
         }
-        Some(self.due(now).iter().map(|(_, since, _)| *since).min().unwrap_or(now))
+        // Nothing about the present is missing of a case that lacks an older pass.
+        let heads = self.queue.due[..PASSLESS].iter().filter_map(|class| class.first());
+        Some(heads.map(|(since, _)| *since).min().unwrap_or(now))
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A round: the list of runs, newest first, down to what is known; the state of the runs that are not finished (the list
 //! does not tell it); the details of those that have finished; the history of the cases that those ran; and, while the
-//! round's allowance lasts, the last pass of cases without one. At the first meeting the finished runs are only
+//! round's allowance lasts, the last pass of cases without one. When nothing of that is left, what is known of recent runs
+//! is read again, slowly. At the first meeting the finished runs are only
 //! presumed so by elimination: a few requests for the active ones instead of one for each of a month's runs.
 
 mod cases;
@@ -20,7 +21,8 @@ use self::cases::{Batch, Cases};
 use self::runs::{LIFECYCLE, Runs, Standing, Told, case_outcome, told};
 use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
-use super::{Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
+use super::sweep::{self, Sweep};
+use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
 use crate::transport::{Analytics, Reply, Request};
 
@@ -61,6 +63,8 @@ enum Ask {
     History(Batch),
     LastPass(Name),
     Foreign(RunId),
+    /// The details of a run that was read long ago.
+    Again(RunId),
 }
 
 /// How far the round has come.
@@ -95,6 +99,7 @@ struct Memory<'a> {
     discovered: Option<Timestamp>,
     discovery_wanted: bool,
     foreign: Cow<'a, [ForeignPass]>,
+    sweep: Cow<'a, Sweep<RunId>>,
 }
 
 /// Empirical, as one source sees it.
@@ -118,10 +123,16 @@ pub struct Empirical {
     discovered: Option<Timestamp>,
     discovery_wanted: bool,
     foreign: Vec<ForeignPass>,
+    /// Where the slow re-read of runs is, and the runs that go before it because their rows in the list have changed.
+    sweep: Sweep<RunId>,
+    suspects: BTreeSet<RunId>,
+    /// When a changed row has last made a suspect of a run: a list and details that contradict each other shall not cost a
+    /// request a round.
+    suspected: BTreeMap<RunId, Timestamp>,
     failures_in_a_row: u32,
     // One round:
     now: Timestamp,
-    allowance: usize,
+    allowance: Allowance,
     stage: Stage,
     pager: Pager,
     pages: usize,
@@ -133,6 +144,8 @@ pub struct Empirical {
     told_active: Option<Vec<ActiveRun>>,
     forgiven: u32,
     last_passes: u32,
+    /// Whether the last re-read was one of a run: runs and histories take turns.
+    run_again: bool,
     discovery_page: usize,
     backlog: usize,
     ask: Option<Ask>,
@@ -158,9 +171,12 @@ impl Empirical {
             discovered: None,
             discovery_wanted: true,
             foreign: Vec::new(),
+            sweep: Sweep::default(),
+            suspects: BTreeSet::new(),
+            suspected: BTreeMap::new(),
             failures_in_a_row: 0,
             now: Timestamp::UNIX_EPOCH,
-            allowance: 0,
+            allowance: Allowance::default(),
             stage: Stage::List,
             pager: Pager::new(PAGE),
             pages: 0,
@@ -172,6 +188,7 @@ impl Empirical {
             told_active: None,
             forgiven: 0,
             last_passes: 0,
+            run_again: false,
             discovery_page: 1,
             backlog: 0,
             ask: None,
@@ -205,11 +222,42 @@ impl Empirical {
                 .cases
                 .batch(self.batch_size, self.now)
                 .map_or(0, |(_, rest)| rest + 1);
-        if ask.is_none() || self.allowance == 0 {
+        if self.allowance.requests == 0 {
             return None;
         }
-        self.allowance -= 1;
-        ask
+        let ask = ask.or_else(|| self.plan_again())?;
+        self.allowance.requests -= 1;
+        Some(ask)
+    }
+
+    /// What is known already, when there is nothing else to do: upstream may have changed its mind.
+    fn plan_again(&mut self) -> Option<Ask> {
+        if self.allowance.rereads == 0 || !self.met {
+            return None;
+        }
+        let run = |this: &mut Self| {
+            let from = this.now - sweep::WINDOW;
+            let runs = &this.runs;
+            let next = this.sweep.next(this.now, sweep::RUNS_PAUSE, |last| {
+                runs.read_before(last.copied(), from)
+            });
+            next.map(Ask::Again)
+        };
+        let history = |this: &mut Self| {
+            let enabled = this.settings.cases.enabled;
+            let batch = enabled
+                .then(|| this.cases.batch_again(this.batch_size, this.now))
+                .flatten();
+            batch.map(Ask::History)
+        };
+        let ask = match self.suspects.first() {
+            Some(id) => Some(Ask::Again(*id)),
+            None if self.run_again => history(self).or_else(|| run(self)),
+            None => run(self).or_else(|| history(self)),
+        }?;
+        self.run_again = matches!(ask, Ask::Again(_));
+        self.allowance.rereads -= 1;
+        Some(ask)
     }
 
     fn plan_cases(&mut self) -> Option<Ask> {
@@ -256,7 +304,9 @@ impl Empirical {
                 let query = vec![("state", state), ("per_page", text(limit)), ("page", text(page))];
                 Request::get(LIST, LIST.into(), query)
             }
-            Ask::Details(id) | Ask::Foreign(id) => Request::get(DETAILS, format!("{LIST}/{id}"), Vec::new()),
+            Ask::Details(id) | Ask::Foreign(id) | Ask::Again(id) => {
+                Request::get(DETAILS, format!("{LIST}/{id}"), Vec::new())
+            }
             Ask::Discover => self.discovery_request(),
             Ask::History(batch) => {
                 let query = wire::HistoryQuery {
@@ -287,6 +337,7 @@ impl Empirical {
             let days = self
                 .settings
                 .lookback
+                .min(self.settings.series_ttl)
                 .as_secs()
                 .div_ceil(86_400)
                 .clamp(1, 90)
@@ -346,6 +397,11 @@ impl Empirical {
         }
         self.highest = self.highest.max(Some(id));
         self.listed.insert(id);
+        if self.runs.looks_emptied(id, &row) {
+            // Its details say whether it was started again; until then its counts are what they were.
+            self.suspect(id);
+            return Some(id);
+        }
         let before = self.runs.get(id).map(|known| known.run.clone());
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         let told = row.state.as_deref().map(told);
@@ -364,11 +420,20 @@ impl Empirical {
             }
             // Its counts have been edited: the gauges follow.
             (Standing::Read, _) if before.as_ref() != Some(&known.run) && !self.unnamed.contains(&id) => {
-                learned.facts.push(Fact::Run(known.run.clone()))
+                learned.facts.push(Fact::Run(known.run.clone()));
+                self.suspect(id);
             }
             _ => {}
         }
         Some(id)
+    }
+
+    /// The list tells something else about a run that was read: its details and results are read again soon.
+    fn suspect(&mut self, id: RunId) {
+        if !self.suspected.contains_key(&id) {
+            self.suspected.insert(id, self.now);
+            self.suspects.insert(id);
+        }
     }
 
     /// The list is read down to what is known.
@@ -460,6 +525,7 @@ impl Empirical {
             return;
         }
         self.met = true;
+        self.sweep.rest(self.now);
         for id in self.runs.newest_presumed(usize::MAX) {
             self.tell_run(id, learned);
         }
@@ -525,6 +591,53 @@ impl Empirical {
         Ok(())
     }
 
+    /// The details of a run that was read before. If it was started again it is open again; if it was edited its results
+    /// are read again too.
+    fn accept_again(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        // Its cases are many, and nearly always what they were.
+        let details: wire::RunDetailsOnly = read("the details of a run", body)?;
+        let row = details.data.0.and_then(|data| data.test_run.0);
+        let row = row
+            .and_then(|details| details.test_run.0)
+            .filter(|row| row.id.id() == Some(id));
+        let row = row.ok_or_else(|| {
+            Rejection::Unreadable("the details of a run: `data.test_run.testRun` is not that run".into())
+        })?;
+        let doubted = self.suspects.contains(&id);
+        self.passed_again(id);
+        let before = self.runs.get(id).map(|known| known.run.clone());
+        let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
+        if let Some(Told::Active(state)) = row.state.as_deref().map(told) {
+            known.standing = Standing::Open(Some(state));
+            self.classified.insert(id);
+            self.cases.forget_run(id);
+            return Ok(());
+        }
+        let run = known.run.clone();
+        let edited = before.as_ref() != Some(&run);
+        if edited && !self.unnamed.contains(&id) {
+            self.tell_run(id, learned);
+        }
+        if (edited || doubted) && self.settings.cases.enabled {
+            let details: wire::RunDetails = read("the details of a run", body)?;
+            let details = details.data.0.and_then(|data| data.test_run.0).unwrap_or_default();
+            let rows = details.flattened_summary_details.0.unwrap_or_default();
+            let (listed, whole) = self.read_cases(&run, rows, learned);
+            self.cases.suspect(listed.into_keys(), self.now);
+            if !whole {
+                self.cases.suspect_all(self.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The run was read again, or is not to be had.
+    fn passed_again(&mut self, id: RunId) {
+        if !self.suspects.remove(&id) {
+            self.sweep.passed(id, self.now);
+        }
+    }
+
     /// Tells a finished run, unless its environment has no name yet: a run is counted where it belongs, or later.
     fn tell_run(&mut self, id: RunId, learned: &mut Learned) {
         let Some(run) = self.runs.finished(id) else { return };
@@ -569,19 +682,36 @@ impl Empirical {
 
     /// The cases that a finished run lists: they are discovered, and their results awaited.
     fn accept_cases(&mut self, run: &crate::model::Run, rows: Vec<Option<wire::CaseRow>>, learned: &mut Learned) {
+        let (listed, whole) = self.read_cases(run, rows, learned);
+        let recent = run.ended.is_none_or(|ended| self.now.duration_since(ended) < RECENT);
+        if self.candidates.remove(&run.id) && !recent {
+            // It finished before the platform was met, long enough for the analytics to have it.
+            return;
+        }
+        self.cases.await_run(run, listed, whole, self.now);
+    }
+
+    /// The tracked ones among the cases that a finished run lists, and whether it lists all that it had.
+    fn read_cases(
+        &mut self,
+        run: &crate::model::Run,
+        rows: Vec<Option<wire::CaseRow>>,
+        learned: &mut Learned,
+    ) -> (BTreeMap<Name, CaseOutcome>, bool) {
+        let ended = run.ended.unwrap_or(self.now).min(self.now);
         let mut listed = BTreeMap::new();
         let mut seen: u64 = 0;
         for row in rows.into_iter().flatten() {
             let Some(id) = row.pw_test_id.name() else { continue };
             seen += 1;
             let info = info_of(&id, &row.nesting.0);
-            let wanted = self.settings.cases.ids.iter().any(|wanted| **wanted == *id);
-            if wanted
+            if self.is_wanted(&id)
                 || self.settings.cases.discovery == Discovery::RunDetails && self.settings.cases.admits(&id, &info.name)
             {
                 self.track(&id, Some(info), learned);
             }
             if self.cases.is_tracked(&id) {
+                self.cases.listed(&id, ended);
                 listed.insert(id, case_outcome(row.status.as_deref()));
             }
         }
@@ -596,23 +726,17 @@ impl Empirical {
             Some(ran) => seen >= ran,
             None => seen > 0,
         };
-        let recent = run.ended.is_none_or(|ended| self.now.duration_since(ended) < RECENT);
-        if self.candidates.remove(&run.id) && !recent {
-            // It finished before the platform was met, long enough for the analytics to have it.
-            return;
-        }
-        self.cases.await_run(run, listed, whole, self.now);
+        (listed, whole)
+    }
+
+    /// Whether the configuration names the case.
+    fn is_wanted(&self, id: &str) -> bool {
+        self.settings.cases.ids.iter().any(|wanted| wanted == id)
     }
 
     fn track(&mut self, id: &Name, info: Option<CaseInfo>, learned: &mut Learned) {
         let news = self.cases.track(id, info, self.now);
         learned.facts.extend(news.map(Fact::Case));
-        if self.cases.take_left_out() {
-            let max = self.settings.cases.max;
-            learned.notices.push(Notice::Advice(format!(
-                "there are more cases than cases.max ({max}): the rest is not tracked"
-            )));
-        }
     }
 
     // ---- history ----------------------------------------------------------------------------------------------------
@@ -640,6 +764,11 @@ impl Empirical {
                 *cut = oldest;
             }
         }
+        if batch.again {
+            self.cases.passed_again(batch, self.now);
+            self.cases.requeue_all(&batch.ids, self.now);
+            return Ok(());
+        }
         let (still_cut, own_word) = self.cases.answered(batch, &cut, self.now);
         if still_cut > 0 {
             learned.notices.push(Notice::HistoryTruncated { cases: still_cut });
@@ -647,6 +776,7 @@ impl Empirical {
         for result in own_word {
             self.tell_result(result, learned);
         }
+        self.cases.requeue_all(&batch.ids, self.now);
         if self.batch_size < self.batch_size_max {
             self.batch_size = (self.batch_size * 2).min(self.batch_size_max);
         }
@@ -693,7 +823,7 @@ impl Empirical {
         let Some(run) = self.runs.finished(result.run) else {
             return;
         };
-        self.cases.arrived(&result, &run.group);
+        self.cases.arrived(&result, run);
         learned.facts.push(Fact::Result(result));
     }
 
@@ -721,10 +851,9 @@ impl Empirical {
                 suite: loose::name(&row.suites.0.join(" › ")),
                 file: row.file_path.name().unwrap_or_else(|| Name::from("")),
             };
-            if self.settings.cases.admits(&id, &info.name)
-                || self.settings.cases.ids.iter().any(|wanted| **wanted == *id)
-            {
+            if self.settings.cases.admits(&id, &info.name) || self.is_wanted(&id) {
                 self.track(&id, Some(info), learned);
+                self.cases.listed(&id, self.now);
             }
         }
         let analytics = self.settings.cases.discovery == Discovery::Analytics;
@@ -858,6 +987,26 @@ impl Empirical {
                 self.without_details(*id, learned);
                 Ok(())
             }
+            Ask::Again(id) => {
+                if gone && !self.listed.contains(id) {
+                    // What it has counted stays, and so do the gauges: it did happen.
+                    self.runs.remove(*id);
+                    self.cases.forget_run(*id);
+                    let why = format!("run {id} is gone");
+                    learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
+                }
+                self.passed_again(*id);
+                Ok(())
+            }
+            Ask::History(batch) if batch.again => {
+                if batch.ids.len() > 1 && is_too_much(&rejection) {
+                    self.batch_size = batch.ids.len() / 2;
+                    self.batch_size_max = self.batch_size;
+                } else {
+                    self.cases.passed_again(batch, self.now);
+                }
+                Ok(())
+            }
             Ask::History(batch) => self.shrink_batch(batch, rejection, learned),
             Ask::Discover if matches!(rejection, Rejection::Status(400..=499)) => {
                 let word = if self.settings.cases.discovery == Discovery::Analytics {
@@ -935,10 +1084,7 @@ impl Empirical {
 
     /// A batch is not served: half of it, down to one case, which is left for later.
     fn shrink_batch(&mut self, batch: &Batch, rejection: Rejection, learned: &mut Learned) -> Result<(), Rejection> {
-        let lasting = matches!(
-            rejection,
-            Rejection::Status(400 | 413 | 414 | 422) | Rejection::TooLarge
-        );
+        let lasting = is_too_much(&rejection);
         if !lasting && !self.forgive(&rejection) {
             return Err(rejection);
         }
@@ -962,12 +1108,19 @@ impl Empirical {
     fn go_on(&mut self, learned: &mut Learned) {
         self.meet(learned);
         self.tell_active(learned);
+        let cases = self.cases.take_refused();
+        if cases > 0 {
+            let max = self.settings.cases.max;
+            learned.notices.push(Notice::CasesRefused { cases, max });
+        }
+        self.cases.prepare(self.now);
         self.ask = self.plan();
         if self.ask.is_some() {
             return;
         }
         self.failures_in_a_row = 0;
-        self.cases.first_round_is_over();
+        self.cases.first_round_is_over(self.now);
+        self.cases.prepare(self.now);
         if self.cases.batch(self.batch_size, self.now).is_none() {
             self.tell_nameless(learned);
         }
@@ -985,6 +1138,14 @@ impl Empirical {
             learned.notices.push(Notice::NoCases { hint });
         }
     }
+}
+
+/// Less of the same may be served.
+fn is_too_much(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::Status(400 | 413 | 414 | 422) | Rejection::TooLarge
+    )
 }
 
 fn other_modes(word: &str) -> String {
@@ -1011,7 +1172,7 @@ fn info_of(id: &Name, nesting: &[String]) -> CaseInfo {
 }
 
 impl Source for Empirical {
-    fn begin(&mut self, now: Timestamp, allowance: usize) {
+    fn begin(&mut self, now: Timestamp, allowance: Allowance) {
         self.now = now;
         self.allowance = allowance;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
@@ -1033,7 +1194,14 @@ impl Source for Empirical {
             for id in self.settings.cases.ids.clone() {
                 self.cases.track(&loose::name(&id), None, now);
             }
+            let ids = &self.settings.cases.ids;
+            let ttl = SignedDuration::try_from(self.settings.series_ttl).unwrap_or(SignedDuration::MAX);
+            self.cases.forget(now, ttl, |id| ids.iter().any(|wanted| wanted == id));
         }
+        self.suspects.retain(|id| self.runs.finished(*id).is_some());
+        self.suspected
+            .retain(|_, since| now.duration_since(*since) < sweep::RUNS_PAUSE);
+        self.cases.prepare(now);
         self.ask = self.plan();
     }
 
@@ -1055,6 +1223,7 @@ impl Source for Empirical {
             Ask::History(batch) => self.accept_history(batch, body, &mut learned),
             Ask::LastPass(case) => self.accept_last_pass(case, body, &mut learned),
             Ask::Foreign(id) => self.accept_foreign(*id, body, &mut learned),
+            Ask::Again(id) => self.accept_again(*id, body, &mut learned),
         }?;
         self.go_on(&mut learned);
         Ok(learned)
@@ -1073,7 +1242,10 @@ impl Source for Empirical {
     fn progress(&self) -> Progress {
         Progress {
             cases_tracked: self.cases.len(),
-            oldest_refresh: self.cases.oldest_refresh(self.now),
+            oldest_refresh: self
+                .cases
+                .oldest_refresh(self.now)
+                .map(|oldest| self.runs.waiting_since().map_or(oldest, |since| since.min(oldest))),
             backlog: if self.ask.is_none() { self.backlog } else { 0 },
         }
     }
@@ -1089,6 +1261,7 @@ impl Source for Empirical {
             discovered: self.discovered,
             discovery_wanted: self.discovery_wanted,
             foreign: Cow::Borrowed(&self.foreign),
+            sweep: Cow::Borrowed(&self.sweep),
         };
         Ok(postcard::to_stdvec(&memory)?)
     }
@@ -1109,6 +1282,7 @@ impl Source for Empirical {
         self.discovered = memory.discovered;
         self.discovery_wanted = memory.discovery_wanted;
         self.foreign = memory.foreign.into_owned();
+        self.sweep = memory.sweep.into_owned();
         Ok(())
     }
 }

@@ -24,6 +24,9 @@ const UNKNOWN_STATE_MAX: SignedDuration = SignedDuration::from_hours(24);
 /// Details that the server cannot serve are tried again, less and less often, up to this pause.
 const RETRY_MAX: SignedDuration = SignedDuration::from_hours(1);
 
+/// So many runs in a row that are not worth reading again end the walk over the recent ones: what is behind them is old.
+const REREAD_SKIPS_MAX: usize = 1_000;
+
 /// The states of runs that are not finished, in the order in which a run goes through them. Asked in this order, a run
 /// that moves on between two requests is seen at least once.
 pub(super) const LIFECYCLE: [ActiveState; 4] = [
@@ -279,6 +282,17 @@ impl Runs {
         }
     }
 
+    /// Whether a row of the list tells that a run that is known with results has none: it may have been started again.
+    pub(super) fn looks_emptied(&self, id: RunId, row: &RunRow) -> bool {
+        let sum = |counts: &CaseCounts| counts.iter().flatten().sum::<u64>();
+        let told = counts(row);
+        let known = self.known.get(&id).filter(|known| known.standing == Standing::Read);
+        row.state.0.is_none()
+            && told.iter().flatten().next().is_some()
+            && sum(&told) == 0
+            && known.is_some_and(|known| sum(&known.run.counts) > 0)
+    }
+
     /// The ids that nobody has classified in this round.
     pub(super) fn unclassified(&self, classified: &BTreeSet<RunId>) -> Vec<RunId> {
         self.ids(|id, known| matches!(known.standing, Standing::Open(_)) && !classified.contains(&id))
@@ -314,6 +328,26 @@ impl Runs {
                 state,
             })
             .collect()
+    }
+
+    /// When the run that has waited longest for its details was found to be finished, or put off.
+    pub(super) fn waiting_since(&self) -> Option<Timestamp> {
+        let since = |known: &Known| match known.standing {
+            Standing::Due { not_before, .. } => Some(not_before),
+            _ => None,
+        };
+        self.known.values().filter_map(since).min()
+    }
+
+    /// The newest run that was read, is not older than `from` and comes before `last` in a walk from the newest one.
+    pub(super) fn read_before(&self, last: Option<RunId>, from: Timestamp) -> Option<RunId> {
+        let recent = |known: &Known| {
+            let time = known.run.ended.or(known.run.created);
+            known.standing == Standing::Read && time.is_some_and(|time| time >= from)
+        };
+        let older = self.known.range(..last.unwrap_or(RunId::MAX)).rev();
+        let mut older = older.take(REREAD_SKIPS_MAX);
+        older.find(|(_, known)| recent(known)).map(|(id, _)| *id)
     }
 
     /// The newest `count` presumed runs of each group.

@@ -82,6 +82,25 @@ pub(super) struct RunDetailsBody {
     pub(super) flattened_summary_details: Rows<CaseRow>,
 }
 
+/// The same without the cases, of which there may be megabytes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RunDetailsOnly {
+    pub(super) data: Object<RunDetailsOnlyData>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RunDetailsOnlyData {
+    pub(super) test_run: Object<RunDetailsOnlyBody>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RunDetailsOnlyBody {
+    pub(super) test_run: Object<RunRow>,
+}
+
 /// One case in a run's details. Undocumented beyond its being there.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

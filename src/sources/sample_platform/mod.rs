@@ -4,7 +4,7 @@
 //! A round: the list of runs, newest first, down to what is known; open runs that the list no longer shows; the results
 //! of the runs that have finished (`discovery: runs`: from the run itself; otherwise from the samples' histories). At the
 //! first meeting the newest runs of each platform and branch are read until every case has shown a pass, and the history
-//! of the few that have not.
+//! of the few that have not. When nothing of that is left, recent runs are read again, slowly.
 
 mod runs;
 mod wire;
@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use self::runs::{Runs, Standing, case_outcome};
 use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
-use super::{Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
+use super::sweep::{self, Sweep};
+use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseCounts, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, Run, RunId};
 use crate::transport::{Reply, Request};
 
@@ -44,6 +45,8 @@ const FORGIVEN_MAX: u32 = 3;
 const SIGNATURES_MAX: usize = 5;
 /// Results that could not be read so often are given up; the run is counted without them.
 const TRIES_MAX: u32 = 8;
+/// Cases are looked through for dead ones at most so often.
+const FORGET_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 /// The samples are listed anew at most so often, and only after a run has finished.
 const DISCOVERY_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 /// A sample whose history the server cannot serve is left alone for so long.
@@ -66,6 +69,10 @@ enum Ask {
         sample: u64,
         why: Why,
     },
+    /// A run that was read before: its times and status, then what else is read of a run.
+    Again(RunId),
+    AgainSummary(RunId),
+    AgainResults(RunId),
 }
 
 /// Why a sample's history is read.
@@ -77,6 +84,8 @@ enum Why {
     Settle(Name),
     /// For one result's failure signature.
     Signature(Box<CaseResult>),
+    /// The newest of its results, which were read before.
+    Again,
 }
 
 /// A case that is tracked.
@@ -88,6 +97,9 @@ struct Tracked {
     passed_in: BTreeMap<Group, bool>,
     /// First seen in a run from before the first meeting: older results may tell a pass.
     settle: bool,
+    /// The newest end of a finished run that has a result of it, or when it was first seen, if that is later.
+    #[serde(with = "crate::packed")]
+    listed: Option<Timestamp>,
 }
 
 /// A sample that is tracked, in the modes that read histories.
@@ -102,6 +114,11 @@ struct Sample {
     not_before: Option<Timestamp>,
     /// How often rows were stepped over.
     tries: u32,
+    #[serde(with = "crate::packed")]
+    first_seen: Option<Timestamp>,
+    /// When it was last listed by the platform or had a result in a finished run.
+    #[serde(with = "crate::packed")]
+    listed: Option<Timestamp>,
 }
 
 /// The pages of one list that are being read.
@@ -122,6 +139,15 @@ impl Reading {
     }
 }
 
+/// The results of a run that are being read again, a page at a time, over as many rounds as that takes.
+#[derive(Debug)]
+struct Again {
+    id: RunId,
+    pager: Pager,
+    counts: CaseCounts,
+    told: BTreeSet<u64>,
+}
+
 /// What outlives the process: everything but the round at hand and what the configuration tells.
 #[derive(Serialize, Deserialize)]
 struct Memory<'a> {
@@ -136,6 +162,8 @@ struct Memory<'a> {
     #[serde(with = "crate::packed")]
     listed: Option<Timestamp>,
     listing_wanted: bool,
+    sweep: Cow<'a, Sweep<RunId>>,
+    sample_sweep: Cow<'a, Sweep<u64>>,
 }
 
 /// The Sample Platform, as one source sees it.
@@ -156,10 +184,15 @@ pub struct SamplePlatform {
     listing_wanted: bool,
     clean: Option<usize>,
     failures_in_a_row: u32,
-    left_out: bool,
+    refused: u64,
+    /// Where the slow re-read of runs and of samples is.
+    sweep: Sweep<RunId>,
+    sample_sweep: Sweep<u64>,
+    again: Option<Again>,
+    forgotten_at: Option<Timestamp>,
     // One round:
     now: Timestamp,
-    allowance: usize,
+    allowance: Allowance,
     walking: bool,
     seen: BTreeSet<RunId>,
     status_lists: usize,
@@ -195,9 +228,13 @@ impl SamplePlatform {
             listing_wanted: true,
             clean: None,
             failures_in_a_row: 0,
-            left_out: false,
+            refused: 0,
+            sweep: Sweep::default(),
+            sample_sweep: Sweep::default(),
+            again: None,
+            forgotten_at: None,
             now: Timestamp::UNIX_EPOCH,
-            allowance: 0,
+            allowance: Allowance::default(),
             walking: true,
             seen: BTreeSet::new(),
             status_lists: 0,
@@ -240,18 +277,61 @@ impl SamplePlatform {
             return Some(Ask::Details(*id));
         }
         let due = self.runs.due(self.now);
-        let samples = if self.by_history() { self.samples_due().len() } else { 0 };
+        let samples = self.samples_due().0;
         self.backlog = due.len() + self.signatures.len() + samples;
-        if self.allowance == 0 {
+        if self.allowance.requests == 0 {
             return None;
         }
         let ask = due
             .first()
             .map(|id| self.read_run(*id))
-            .or_else(|| self.plan_results())?;
-        self.allowance -= 1;
+            .or_else(|| self.plan_results())
+            .or_else(|| self.plan_again())?;
+        self.allowance.requests -= 1;
         self.reading = Reading::new(PAGE_MAX);
         Some(ask)
+    }
+
+    /// What was read already, when there is nothing else to do: upstream may have changed its mind.
+    fn plan_again(&mut self) -> Option<Ask> {
+        if self.allowance.rereads == 0 || !self.met {
+            return None;
+        }
+        let again = self.again.take();
+        self.again = again.filter(|again| self.is_read(again.id));
+        let ask = match &self.again {
+            Some(again) if self.by_runs() => Some(Ask::AgainResults(again.id)),
+            Some(again) => Some(Ask::AgainSummary(again.id)),
+            None => {
+                let (runs, from) = (&self.runs, self.now - sweep::WINDOW);
+                let next = |last: Option<&RunId>| runs.read_before(last.copied(), from);
+                let run = self.sweep.next(self.now, sweep::RUNS_PAUSE, next);
+                run.map(Ask::Again)
+            }
+        };
+        let ask = ask.or_else(|| {
+            let (samples, now) = (&self.samples, self.now);
+            let ready =
+                |sample: &Sample| sample.refreshed.is_some() && sample.not_before.is_none_or(|time| time <= now);
+            let next = |last: Option<&u64>| {
+                let from = last.map_or(0, |last| last.saturating_add(1));
+                samples
+                    .range(from..)
+                    .find(|(_, sample)| ready(sample))
+                    .map(|(id, _)| *id)
+            };
+            let sample = self.sample_sweep.next(now, sweep::HISTORIES_PAUSE, next)?;
+            Some(Ask::History {
+                sample,
+                why: Why::Again,
+            })
+        })?;
+        self.allowance.rereads -= 1;
+        Some(ask)
+    }
+
+    fn is_read(&self, id: RunId) -> bool {
+        self.runs.get(id).is_some_and(|known| known.standing == Standing::Read)
     }
 
     fn read_run(&self, id: RunId) -> Ask {
@@ -286,25 +366,28 @@ impl SamplePlatform {
         if self.settings.cases.discovery == Discovery::Samples && self.listing_wanted && pause_over {
             return Some(Ask::Samples);
         }
-        self.samples_due().first().map(|id| Ask::History {
-            sample: *id,
+        self.samples_due().1.map(|sample| Ask::History {
+            sample,
             why: Why::Results,
         })
     }
 
-    /// Samples that have not been read since a run finished, oldest refresh first.
-    fn samples_due(&self) -> Vec<u64> {
-        let due = |sample: &Sample| {
-            sample.read_after < self.finished_count && sample.not_before.is_none_or(|time| time <= self.now)
-        };
-        let mut due: Vec<_> = self
+    /// How many samples have not been read since a run finished, and among those that can be read now the one with the oldest
+    /// refresh.
+    fn samples_due(&self) -> (usize, Option<u64>) {
+        if !self.by_history() {
+            return (0, None);
+        }
+        let mut count = 0;
+        let behind = self
             .samples
             .iter()
-            .filter(|(_, sample)| due(sample))
-            .map(|(id, sample)| (sample.refreshed, *id))
-            .collect();
-        due.sort_unstable();
-        due.into_iter().map(|(_, id)| id).collect()
+            .filter(|(_, sample)| sample.read_after < self.finished_count);
+        let due = behind
+            .inspect(|_| count += 1)
+            .filter(|(_, sample)| sample.not_before.is_none_or(|time| time <= self.now));
+        let oldest = due.map(|(id, sample)| (sample.refreshed, *id)).min();
+        (count, oldest.map(|(_, id)| id))
     }
 
     /// The newest run of each group that was finished at the first meeting, by its end.
@@ -353,19 +436,24 @@ impl SamplePlatform {
     }
 
     /// A case's history was read, or is not to be had: it is not asked for again.
-    fn settled(&mut self, why: &Why) {
-        if let Why::Settle(case) = why
-            && let Some(case) = self.cases.get_mut(case)
-        {
-            case.settle = false;
+    fn settled(&mut self, sample: u64, why: &Why) {
+        match why {
+            Why::Settle(case) => {
+                if let Some(case) = self.cases.get_mut(case) {
+                    case.settle = false;
+                }
+            }
+            Why::Again => self.sample_sweep.passed(sample, self.now),
+            Why::Results | Why::Signature(_) => {}
         }
     }
 
     fn request(&self, ask: &Ask) -> Request {
-        let (limit, offset) = (
-            self.reading.pager.limit().to_string(),
-            self.reading.pager.offset().to_string(),
-        );
+        let pager = match (ask, &self.again) {
+            (Ask::AgainResults(_), Some(again)) => &again.pager,
+            _ => &self.reading.pager,
+        };
+        let (limit, offset) = (pager.limit().to_string(), pager.offset().to_string());
         let mut page = vec![("limit", limit), ("offset", offset)];
         match ask {
             Ask::List => Request::get(LIST, LIST.into(), page),
@@ -373,16 +461,18 @@ impl SamplePlatform {
                 page.push(("status", OPEN_STATUSES[*status].into()));
                 Request::get(LIST, LIST.into(), page)
             }
-            Ask::Details(id) => Request::get(DETAILS, format!("/runs/{id}"), Vec::new()),
-            Ask::Summary(id) => Request::get(SUMMARY, format!("/runs/{id}/summary"), Vec::new()),
-            Ask::Results(id) => Request::get(RESULTS, format!("/runs/{id}/samples"), page),
+            Ask::Details(id) | Ask::Again(id) => Request::get(DETAILS, format!("/runs/{id}"), Vec::new()),
+            Ask::Summary(id) | Ask::AgainSummary(id) => {
+                Request::get(SUMMARY, format!("/runs/{id}/summary"), Vec::new())
+            }
+            Ask::Results(id) | Ask::AgainResults(id) => Request::get(RESULTS, format!("/runs/{id}/samples"), page),
             Ask::Samples => {
                 page.push(("status", "active".into()));
                 Request::get(SAMPLES, SAMPLES.into(), page)
             }
             Ask::History { sample, why } => {
                 match why {
-                    Why::Results => {}
+                    Why::Results | Why::Again => {}
                     Why::Settle(case) => page.push(("regression_test_id", case.to_string())),
                     Why::Signature(result) => page.push(("regression_test_id", result.case.to_string())),
                 }
@@ -397,13 +487,8 @@ impl SamplePlatform {
         what: &str,
         body: &[u8],
     ) -> Result<(Vec<Option<T>>, bool), Rejection> {
-        let page: wire::Page<T> = read(what, body)?;
-        let rows = page.data.0.ok_or_else(|| missing(what, "data"))?;
-        let total = page.pagination.0.and_then(|pagination| pagination.total.count());
-        let full = rows.len() >= self.reading.pager.limit();
-        self.reading.pager.advance();
+        let (rows, more) = page_of(what, body, &mut self.reading.pager)?;
         self.reading.pages += 1;
-        let more = full && total.is_none_or(|total| (self.reading.pager.offset() as u64) < total);
         Ok((rows, more && self.reading.pages < PAGES_MAX))
     }
 
@@ -473,6 +558,8 @@ impl SamplePlatform {
         self.runs.walked_to = self.highest.max(self.runs.walked_to);
         if !self.met {
             self.met = true;
+            self.sweep.rest(self.now);
+            self.sample_sweep.rest(self.now);
             learned.facts.extend(self.runs.presumed().cloned().map(Fact::Run));
         }
         let active = self.runs.active();
@@ -511,15 +598,7 @@ impl SamplePlatform {
     }
 
     fn accept_summary(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
-        let summary: loose::Object<wire::Summary> = read("the summary of a run", body)?;
-        let summary = summary.0.filter(|summary| summary.run_id.id() == Some(id));
-        let summary = summary
-            .ok_or_else(|| Rejection::Unreadable("the summary of a run: the answer is not that run's".into()))?;
-        let mut counts = CaseCounts::default();
-        counts[CaseOutcome::Passed.index()] = summary.pass_count.count();
-        counts[CaseOutcome::Failed.index()] = summary.fail_count.count();
-        counts[CaseOutcome::Skipped.index()] = summary.skipped_count.count();
-        counts[CaseOutcome::MissingOutput.index()] = summary.missing_output_count.count();
+        let counts = summary(id, body)?;
         self.tell_run(id, Some(counts), learned);
         Ok(())
     }
@@ -535,10 +614,7 @@ impl SamplePlatform {
             return Ok(true);
         }
         let rows = std::mem::take(&mut self.reading.rows);
-        let mut counts = CaseCounts::default();
-        for outcome in [CaseOutcome::Passed, CaseOutcome::Failed, CaseOutcome::MissingOutput] {
-            counts[outcome.index()] = Some(0);
-        }
+        let mut counts = no_results();
         let old = self
             .runs
             .get(id)
@@ -552,9 +628,77 @@ impl SamplePlatform {
             .collect();
         self.tell_run(id, Some(counts), learned);
         for result in results {
+            let untold = result.outcome == CaseOutcome::Failed && result.failure_signature.is_none() && !old;
+            if untold && self.signatures.iter().filter(|wanted| wanted.run == id).count() < SIGNATURES_MAX {
+                self.signatures.push(result.clone());
+            }
             self.tell_result(result, learned);
         }
         Ok(true)
+    }
+
+    // ---- the slow re-read -------------------------------------------------------------------------------------------
+
+    /// A run that was read before. If it was started again, or ended otherwise than was known, it is open or due again;
+    /// else its results may have changed all the same.
+    fn accept_again(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        self.accept_details(id, body, learned)?;
+        if !self.is_read(id) {
+            self.sweep.passed(id, self.now);
+            return Ok(());
+        }
+        self.again = Some(Again {
+            id,
+            pager: Pager::new(PAGE_MAX),
+            counts: no_results(),
+            told: BTreeSet::new(),
+        });
+        Ok(())
+    }
+
+    fn accept_again_summary(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let counts = summary(id, body)?;
+        self.read_again(id, Some(counts), learned);
+        Ok(())
+    }
+
+    fn accept_again_results(&mut self, id: RunId, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let Some(mut again) = self.again.take() else {
+            return Ok(());
+        };
+        let page = page_of::<wire::ResultRow>("the results of a run", body, &mut again.pager);
+        let (rows, more) = match page {
+            Ok(page) => page,
+            Err(rejection) => {
+                self.again = Some(again);
+                return Err(rejection);
+            }
+        };
+        for row in rows.into_iter().flatten() {
+            // There is no order in the server's query: a row may come on two pages.
+            if row.regression_test_id.id().is_some_and(|case| !again.told.insert(case)) {
+                continue;
+            }
+            if let Some(result) = self.accept_result(id, &row, false, &mut again.counts, learned) {
+                self.tell_result(result, learned);
+            }
+        }
+        if more && again.pager.offset() < PAGES_MAX * PAGE_MAX {
+            self.again = Some(again);
+        } else {
+            self.read_again(id, Some(again.counts), learned);
+        }
+        Ok(())
+    }
+
+    /// A run is read again to its end, or is not to be had.
+    fn read_again(&mut self, id: RunId, counts: Option<CaseCounts>, learned: &mut Learned) {
+        self.again = None;
+        self.sweep.passed(id, self.now);
+        let known = self.runs.finished(id).map(|known| known.run.counts);
+        if counts.is_some() && known.is_some() && counts != known {
+            learned.facts.extend(self.runs.settle(id, counts).map(Fact::Run));
+        }
     }
 
     /// One result of a run: counted with the run, and told if its case is tracked.
@@ -596,10 +740,6 @@ impl SamplePlatform {
             retries: None,
             failure_signature,
         };
-        let untold = outcome == CaseOutcome::Failed && result.failure_signature.is_none() && !old;
-        if untold && self.signatures.iter().filter(|wanted| wanted.run == run).count() < SIGNATURES_MAX {
-            self.signatures.push(result.clone());
-        }
         Some(result)
     }
 
@@ -619,18 +759,13 @@ impl SamplePlatform {
                 return false;
             }
             if self.cases.len() >= cases.max {
-                if !std::mem::replace(&mut self.left_out, true) {
-                    let text = format!(
-                        "there are more cases than cases.max ({}): the rest is not tracked",
-                        cases.max
-                    );
-                    learned.notices.push(Notice::Advice(text));
-                }
+                self.refused += 1;
                 return false;
             }
         }
         let new = || Tracked {
             settle: old,
+            listed: Some(self.now),
             ..Tracked::default()
         };
         let tracked = self.cases.entry(case.clone()).or_insert_with(new);
@@ -648,6 +783,10 @@ impl SamplePlatform {
         };
         if let Some(case) = self.cases.get_mut(&result.case) {
             *case.passed_in.entry(known.run.group.clone()).or_insert(false) |= result.outcome.is_pass();
+            case.listed = case.listed.max(known.run.ended);
+            if let Some(sample) = case.sample.and_then(|id| self.samples.get_mut(&id)) {
+                sample.listed = sample.listed.max(known.run.ended);
+            }
         }
         learned.facts.push(Fact::Result(result));
     }
@@ -660,7 +799,11 @@ impl SamplePlatform {
             let Some(id) = row.sample_id.id() else { continue };
             let tested = row.regression_test_count.count().is_none_or(|count| count > 0);
             if (tested || self.samples.contains_key(&id)) && self.samples.len() < self.settings.cases.max {
-                self.samples.entry(id).or_default().name = row.original_name.name();
+                let sample = self.samples.entry(id).or_default();
+                sample.name = row.original_name.name();
+                sample.listed = Some(self.now);
+            } else if tested && !self.samples.contains_key(&id) {
+                self.refused += 1;
             }
         }
         if !more {
@@ -699,13 +842,13 @@ impl SamplePlatform {
                     .is_none_or(|case| case.passed_in.values().all(|passed| *passed));
                 settled || oldest.is_none_or(|run| self.runs.get(run).is_none())
             }
-            Why::Signature(_) => true,
+            Why::Signature(_) | Why::Again => true,
         };
         let done = enough || !more || self.reading.pages >= HISTORY_PAGES_MAX;
         if done && *why == Why::Results {
             self.history_read(sample, self.reading.pager.skipped() > 0);
         } else if done {
-            self.settled(why);
+            self.settled(sample, why);
         }
         Ok(done)
     }
@@ -775,7 +918,8 @@ impl SamplePlatform {
             .iter()
             .filter(|(count, _)| *count > sample.read_after)
             .map(|(_, run)| *run);
-        since.min().is_none_or(|first| oldest <= first)
+        // A sample has several tests, so what is behind the first row of a run may be of the same run.
+        since.min().is_none_or(|first| oldest < first)
     }
 
     fn history_read(&mut self, id: u64, in_part: bool) {
@@ -857,8 +1001,20 @@ impl SamplePlatform {
                 self.listed = Some(self.now);
                 Ok(true)
             }
-            Ask::History { sample, why } if gone || self.forgive(&rejection) => {
-                self.settled(why);
+            Ask::Again(id) | Ask::AgainSummary(id) | Ask::AgainResults(id) => {
+                self.without_again(*id, gone, &rejection, learned);
+                Ok(true)
+            }
+            Ask::History {
+                sample,
+                why: Why::Results,
+            } if gone => {
+                // It has no history, or none any more: the next run that finishes may bring one.
+                self.history_read(*sample, false);
+                Ok(true)
+            }
+            Ask::History { sample, why } if gone || *why == Why::Again || self.forgive(&rejection) => {
+                self.settled(*sample, why);
                 let why = format!("the history of sample {sample} is not to be had; it is asked for again later");
                 learned.notices.push(Notice::RowSkipped { endpoint: HISTORY, why });
                 if let Some(sample) = self.samples.get_mut(sample) {
@@ -868,6 +1024,23 @@ impl SamplePlatform {
             }
             _ => Err(rejection),
         }
+    }
+
+    /// What was read before is not to be had now. It does not end the round, and is not asked for again before the next walk.
+    fn without_again(&mut self, id: RunId, gone: bool, rejection: &Rejection, learned: &mut Learned) {
+        let sick = matches!(rejection, Rejection::Status(500 | 413) | Rejection::TooLarge);
+        if let Some(again) = self.again.as_mut().filter(|_| sick)
+            && again.pager.shrink() == Some(false)
+        {
+            return;
+        }
+        if gone && !self.seen.contains(&id) {
+            // What it has counted stays, and so do the gauges: it did happen.
+            self.runs.remove(id);
+            let why = format!("run {id} is gone");
+            learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
+        }
+        self.read_again(id, None, learned);
     }
 
     /// The results of a run are asked for again later; after many tries the run is told without them.
@@ -889,11 +1062,43 @@ impl SamplePlatform {
         old || self.runs.postpone(id, self.now) >= TRIES_MAX
     }
 
+    /// Forgets cases and samples that no finished run has listed for so long, but for those that the configuration names. One
+    /// that comes back is a new one here; the store knows which of its results it has counted.
+    fn forget(&mut self) {
+        let now = self.now;
+        for sample in self.samples.values_mut() {
+            sample.first_seen.get_or_insert(now);
+        }
+        if self
+            .forgotten_at
+            .is_some_and(|at| now.duration_since(at) < FORGET_PAUSE)
+        {
+            return;
+        }
+        self.forgotten_at = Some(now);
+        let ttl = SignedDuration::try_from(self.settings.series_ttl).unwrap_or(SignedDuration::MAX);
+        let ids = &self.settings.cases.ids;
+        let named = |sample: u64| ids.iter().any(|wanted| wanted.parse() == Ok(sample));
+        let alive = |since: Option<Timestamp>| since.is_none_or(|since| now.duration_since(since) <= ttl);
+        self.samples
+            .retain(|id, sample| alive(sample.first_seen.max(sample.listed)) || named(*id));
+        self.cases
+            .retain(|_, case| alive(case.listed) || case.sample.is_some_and(named));
+    }
+
     /// After every answer: what it means for the round.
     fn go_on(&mut self, answered: bool, learned: &mut Learned) {
         self.meet(learned);
+        let cases = std::mem::take(&mut self.refused);
+        if cases > 0 {
+            let max = self.settings.cases.max;
+            learned.notices.push(Notice::CasesRefused { cases, max });
+        }
         if answered {
             self.ask = self.plan();
+        } else if !self.walking {
+            // The pages of one answer are requests like others.
+            self.allowance.requests = self.allowance.requests.saturating_sub(1);
         }
         if self.ask.is_some() {
             return;
@@ -911,6 +1116,43 @@ impl SamplePlatform {
             learned.notices.push(Notice::NoCases { hint: hint.into() });
         }
     }
+}
+
+fn summary(id: RunId, body: &[u8]) -> Result<CaseCounts, Rejection> {
+    let summary: loose::Object<wire::Summary> = read("the summary of a run", body)?;
+    let summary = summary.0.filter(|summary| summary.run_id.id() == Some(id));
+    let summary =
+        summary.ok_or_else(|| Rejection::Unreadable("the summary of a run: the answer is not that run's".into()))?;
+    let mut counts = CaseCounts::default();
+    counts[CaseOutcome::Passed.index()] = summary.pass_count.count();
+    counts[CaseOutcome::Failed.index()] = summary.fail_count.count();
+    counts[CaseOutcome::Skipped.index()] = summary.skipped_count.count();
+    counts[CaseOutcome::MissingOutput.index()] = summary.missing_output_count.count();
+    Ok(counts)
+}
+
+/// The counts of a run of which no result has been read yet. Its results do not tell what was skipped.
+fn no_results() -> CaseCounts {
+    let mut counts = CaseCounts::default();
+    for outcome in [CaseOutcome::Passed, CaseOutcome::Failed, CaseOutcome::MissingOutput] {
+        counts[outcome.index()] = Some(0);
+    }
+    counts
+}
+
+/// The rows of a page, and whether there is a page behind it.
+fn page_of<T: for<'a> Deserialize<'a>>(
+    what: &str,
+    body: &[u8],
+    pager: &mut Pager,
+) -> Result<(Vec<Option<T>>, bool), Rejection> {
+    let page: wire::Page<T> = read(what, body)?;
+    let rows = page.data.0.ok_or_else(|| missing(what, "data"))?;
+    let total = page.pagination.0.and_then(|pagination| pagination.total.count());
+    let full = rows.len() >= pager.limit();
+    pager.advance();
+    let more = full && total.is_none_or(|total| (pager.offset() as u64) < total);
+    Ok((rows, more))
 }
 
 /// The platform's own rule, from a run's result: a missing output, else the first output that differs, else the exit code.
@@ -934,11 +1176,12 @@ fn signature(outcome: CaseOutcome, row: &wire::ResultRow) -> Option<Name> {
 }
 
 impl Source for SamplePlatform {
-    fn begin(&mut self, now: Timestamp, allowance: usize) {
+    fn begin(&mut self, now: Timestamp, allowance: Allowance) {
         self.now = now;
         self.allowance = allowance;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         self.runs.prune(now, self.lookback());
+        self.forget();
         self.walking = true;
         self.seen.clear();
         self.status_lists = 0;
@@ -970,6 +1213,9 @@ impl Source for SamplePlatform {
             Ask::Results(id) => self.accept_results(*id, body, &mut learned),
             Ask::Samples => self.accept_samples(body),
             Ask::History { sample, why } => self.accept_history(*sample, why, body, &mut learned),
+            Ask::Again(id) => self.accept_again(*id, body, &mut learned).map(|()| true),
+            Ask::AgainSummary(id) => self.accept_again_summary(*id, body, &mut learned).map(|()| true),
+            Ask::AgainResults(id) => self.accept_again_results(*id, body, &mut learned).map(|()| true),
         }?;
         self.go_on(answered, &mut learned);
         Ok(learned)
@@ -986,14 +1232,12 @@ impl Source for SamplePlatform {
     }
 
     fn progress(&self) -> Progress {
-        let due = if self.by_history() { self.samples_due() } else { vec![] };
-        let oldest = due
-            .iter()
-            .filter_map(|id| self.samples.get(id).and_then(|sample| sample.refreshed))
-            .min();
+        let due = self.samples_due().1.and_then(|id| self.samples.get(&id));
+        let of_samples = due.and_then(|sample| sample.refreshed.or(sample.first_seen));
+        let oldest = [of_samples, self.runs.waiting_since()].into_iter().flatten().min();
         Progress {
             cases_tracked: self.cases.len(),
-            oldest_refresh: (!self.cases.is_empty()).then(|| oldest.unwrap_or(self.now)),
+            oldest_refresh: (!self.cases.is_empty()).then(|| oldest.unwrap_or(self.now).min(self.now)),
             backlog: if self.ask.is_none() { self.backlog } else { 0 },
         }
     }
@@ -1010,6 +1254,8 @@ impl Source for SamplePlatform {
             signatures: Cow::Borrowed(&self.signatures),
             listed: self.listed,
             listing_wanted: self.listing_wanted,
+            sweep: Cow::Borrowed(&self.sweep),
+            sample_sweep: Cow::Borrowed(&self.sample_sweep),
         };
         Ok(postcard::to_stdvec(&memory)?)
     }
@@ -1034,6 +1280,8 @@ impl Source for SamplePlatform {
         self.signatures = memory.signatures.into_owned();
         self.listed = memory.listed;
         self.listing_wanted = memory.listing_wanted;
+        self.sweep = memory.sweep.into_owned();
+        self.sample_sweep = memory.sample_sweep.into_owned();
         Ok(())
     }
 }

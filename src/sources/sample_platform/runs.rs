@@ -21,6 +21,9 @@ const RETENTION_MARGIN: SignedDuration = SignedDuration::from_hours(48);
 /// Results that the server cannot serve are tried again, less and less often, up to this pause.
 const RETRY_MAX: SignedDuration = SignedDuration::from_hours(1);
 
+/// So many runs in a row that are not worth reading again end the walk over the recent ones: what is behind them is old.
+const REREAD_SKIPS_MAX: usize = 1_000;
+
 /// What a run's `status` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -194,6 +197,26 @@ impl Runs {
             .filter(|(_, known)| due(known))
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// When the run that has waited longest for its results was found to be finished, or put off.
+    pub(super) fn waiting_since(&self) -> Option<Timestamp> {
+        let since = |known: &Known| match known.standing {
+            Standing::Due { not_before, .. } => Some(not_before),
+            _ => None,
+        };
+        self.known.values().filter_map(since).min()
+    }
+
+    /// The newest run that was read, is not older than `from` and comes before `last` in a walk from the newest one.
+    pub(super) fn read_before(&self, last: Option<RunId>, from: Timestamp) -> Option<RunId> {
+        let recent = |known: &Known| {
+            let time = known.run.ended.or(known.run.created);
+            known.standing == Standing::Read && time.is_some_and(|time| time >= from)
+        };
+        let older = self.known.range(..last.unwrap_or(RunId::MAX)).rev();
+        let mut older = older.take(REREAD_SKIPS_MAX);
+        older.find(|(_, known)| recent(known)).map(|(id, _)| *id)
     }
 
     /// The results of a run are not to be had now. Gives how often that was so.
