@@ -278,6 +278,7 @@ async fn serve_ours(view: Arc<View>) -> SocketAddr {
     let (listener, address) = listen().await;
     let settings = web::Settings {
         telemetry_path: "/metrics".to_owned(),
+        access: None,
     };
     tokio::spawn(web::serve(listener, view, settings, CancellationToken::new()));
     address

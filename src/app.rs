@@ -25,7 +25,7 @@ use self::keep::Keeper;
 use self::publish::{Publication, Publisher};
 use self::view::{AppView, SourceView};
 use crate::cli::{REVISION, RUSTC_VERSION};
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, SourceConfig, WebSettings};
 use crate::metrics::Format;
 use crate::metrics::ends::Ends;
 use crate::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn, Throttle};
@@ -39,7 +39,7 @@ use crate::status::{Shared, SourceStatus};
 use crate::store::ledger::{Directory, Identity, Ledger};
 use crate::store::{Limits, SourceSpec, Store};
 use crate::transport::http::HttpTransport;
-use crate::web;
+use crate::web::{self, access::Access};
 
 pub use demo::{demo, simulate};
 
@@ -126,6 +126,7 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     };
     let publisher = publisher.reopened().await;
     let publisher = tokio::spawn(publisher.run(updates));
+    let access = access(&config.web, &parts.own)?;
     let view = AppView {
         publication,
         ends: Ends::new(parts.own),
@@ -135,6 +136,7 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     };
     let web = web::Settings {
         telemetry_path: config.web.telemetry_path.clone(),
+        access,
     };
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
     let server = tokio::spawn(web::serve(listener, Arc::new(view), web, shutdown.clone()));
@@ -161,6 +163,20 @@ async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationTok
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// TLS and passwords, if there is a file for them.
+fn access(web: &WebSettings, own: &Own) -> anyhow::Result<Option<Arc<Access>>> {
+    let Some(path) = &web.config_file else {
+        return Ok(None);
+    };
+    let own = own.clone();
+    let told = Box::new(move |is_good| own.web_config_loaded(wall(), is_good));
+    let opened = Access::open(path, told).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}: {}", path.display(), problems.join("; "))
+    });
+    Ok(Some(Arc::new(opened?)))
 }
 
 /// A poller that ends before the process does is a bug: the liveness probe must see it.

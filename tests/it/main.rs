@@ -6,6 +6,7 @@
     reason = "all of this binary is tests: a panic is how a test says no, and what it prints is shown if it does"
 )]
 
+mod certificates;
 mod counters;
 mod crash;
 mod credentials;
@@ -18,3 +19,5 @@ mod process;
 mod prometheus;
 mod rooms;
 mod scrape;
+mod web;
+mod web_config;
