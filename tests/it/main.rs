@@ -12,6 +12,7 @@ mod crash;
 mod credentials;
 mod exam;
 mod harness;
+mod hostile;
 mod ledger;
 mod numbers;
 mod outages;

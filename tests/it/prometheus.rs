@@ -62,7 +62,7 @@ fn programs(directory: &Path) -> Installed {
 struct Prometheus {
     process: Process,
     address: SocketAddr,
-    files: Files,
+    _files: Files,
 }
 
 impl Prometheus {
@@ -103,7 +103,7 @@ impl Prometheus {
         Self {
             process,
             address,
-            files,
+            _files: files,
         }
     }
 
@@ -267,7 +267,7 @@ async fn promtool_finds_nothing_to_say_about_the_exposition() {
     }
 }
 
-/// Over TLS with a client certificate and a password, and through a rotation of both.
+/// Over TLS with a client certificate and a password, while certificate and password change.
 async fn is_scraped_in_private(installed: &Installed) {
     let authority = Authority::new();
     let (server, client) = (authority.server(), authority.client(&["prometheus.example"]));
@@ -301,13 +301,16 @@ async fn is_scraped_in_private(installed: &Installed) {
     let current = "testrun_exporter_web_config_last_reload_successful";
     prometheus.wait_for(current, Some(1.0)).await;
 
-    // Another password and another certificate: the old password is refused, the new one is not, without a restart.
+    // Another certificate: nobody notices.
     let next = authority.server();
     files.write("server.key", &next.key);
     files.write("server.crt", &next.certificate);
+    exporter.wait_for_log("has changed and is in use").await;
+    prometheus.wait_for("min_over_time(up[1h])", Some(1.0)).await;
+    // Another password: Prometheus is refused, until it is the right one again.
     files.write("web.yml", &web("another"));
     prometheus.wait_for("up", Some(0.0)).await;
-    prometheus.files.write("password", "another");
+    files.write("web.yml", &web("secret"));
     prometheus.wait_for("up", Some(1.0)).await;
     prometheus.wait_for(current, Some(1.0)).await;
     let log = exporter.process.log();
