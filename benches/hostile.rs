@@ -257,7 +257,8 @@ async fn rapid_resets(stream: TcpStream, door: &Door) {
     let Some(client) = &door.client else { return };
     let mut client = (**client).clone();
     client.alpn_protocols = vec![b"h2".to_vec()];
-    let Ok(mut stream) = private(&Arc::new(client), stream).await else {
+    let client = Arc::new(client);
+    let Ok(mut stream) = private(&client, stream).await else {
         return;
     };
     let _ = stream

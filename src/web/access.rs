@@ -98,6 +98,12 @@ impl Access {
         Files::read(path).load(None).err().unwrap_or_default()
     }
 
+    /// Everything that is wrong with the file's text, whatever it names.
+    #[must_use]
+    pub(crate) fn problems_of_text(text: &str) -> Vec<Problem> {
+        config::read(text).err().unwrap_or_default()
+    }
+
     /// What holds now. The files are looked at first, if that was long ago and nobody else is at it.
     pub(super) async fn current(&self) -> Arc<Loaded> {
         if let Ok(mut looked) = Arc::clone(&self.file.looked).try_lock_owned()

@@ -190,7 +190,7 @@ impl Drop for Place {
 }
 
 /// The user's name and password of an `Authorization` header. The password is whatever bytes the client sent.
-pub(super) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+pub(crate) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

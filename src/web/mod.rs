@@ -29,6 +29,8 @@ pub use landing::{Health, Landing, LandingRow};
 pub use negotiate::{Format, Wanted};
 pub use serve::serve;
 
+pub(crate) use auth::credentials;
+
 /// What the server shows. Every call returns at once: a scrape waits for nothing.
 pub trait View: Send + Sync + 'static {
     /// The current exposition, in the format that is wanted.

@@ -60,6 +60,7 @@ impl View for Stage {
         let row = LandingRow {
             source: "<script>alert('1')</script>".to_owned(),
             kind: "empirical".to_owned(),
+            base_url: "https://a.example/\"><i>".to_owned(),
             health: Health::Down,
             health_words: "down since 12:00".to_owned(),
             last_error: Some("401 & \"so on\"".to_owned()),
@@ -245,15 +246,18 @@ fn the_landing_page_escapes_what_it_is_handed() {
         ("DENY", "no-referrer")
     );
     let page = body(answer);
-    insta::assert_snapshot!(page.split_once("<nav>").unwrap().1, @r#"
-    <a href="/metrics">Metrics</a><a href="/-/healthy">Health</a><a href="/-/ready">Readiness</a><a href="/api/v1/status">Status as JSON</a></nav>
+    insta::assert_snapshot!(page.split_once("<header>\n").unwrap().1, @r#"
+    <h1>testrun-exporter</h1>
+    <p>1 source, 0 up &middot; version 1.2.3</p>
+    </header>
+    <nav><a href="/metrics">Metrics</a><a href="/-/healthy">Health</a><a href="/-/ready">Readiness</a><a href="/api/v1/status">Status as JSON</a></nav>
     <main>
-    <article>
-    <h2>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; <span class="down">down since 12:00</span></h2>
+    <article class="down">
+    <h2>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; <span>down since 12:00</span></h2>
     <dl>
-    <dt>Platform</dt><dd>empirical</dd>
-    <dt>Last error</dt><dd>401 &amp; &quot;so on&quot;</dd>
-    <dt>Advice</dt><dd>mount a new token</dd>
+    <dt>Platform</dt><dd>empirical, <a href="https://a.example/&quot;&gt;&lt;i&gt;" rel="noreferrer">https://a.example/&quot;&gt;&lt;i&gt;</a></dd>
+    <dd class="note"><b>Last error</b> 401 &amp; &quot;so on&quot;</dd>
+    <dd class="note"><b>Advice</b> mount a new token</dd>
     </dl>
     </article>
     </main>

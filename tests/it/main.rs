@@ -11,6 +11,7 @@ mod counters;
 mod crash;
 mod credentials;
 mod exam;
+mod fuzz;
 mod harness;
 mod hostile;
 mod ledger;
