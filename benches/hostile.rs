@@ -384,7 +384,7 @@ fn main() {
             for _ in 0..rounds {
                 alone.extend(honest.block_on(door.scrapes()));
                 let (crowd, stop) = gather(kind, *count, door);
-                honest.block_on(sleep(Duration::from_millis(500)));
+                honest.block_on(async { sleep(Duration::from_millis(500)).await });
                 beside.extend(honest.block_on(door.scrapes()));
                 stop.cancel();
                 crowd.shutdown_timeout(Duration::from_secs(5));

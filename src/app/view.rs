@@ -119,7 +119,7 @@ fn requests(number: usize) -> String {
 /// A length of time that is often very short.
 fn took(seconds: f64) -> String {
     if seconds < 0.1 {
-        "less than 0.1 s".to_owned()
+        "under 0.1 s".to_owned()
     } else {
         format!("{seconds:.1} s")
     }

@@ -424,6 +424,18 @@ fn every_file_of_the_table_gets_the_verdict_that_stands_there() {
     }
 }
 
+#[test]
+fn the_file_that_the_document_shows_is_a_good_one() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/web-configuration.md");
+    let document = fs::read_to_string(document).unwrap();
+    let shown = document
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let problems = Access::problems(&Workshop::new().file(shown.unwrap()));
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
 /// The first number of `promtool, version 2.42.0`.
 fn major(promtool: &Path) -> u32 {
     let output = Command::new(promtool).arg("--version").output().unwrap();
