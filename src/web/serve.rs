@@ -245,9 +245,9 @@ impl<V: View> House<V> {
             return self.page(request);
         };
         let loaded = access.current().await;
-        let mut response = match self.verdict(&loaded, request, address).await {
-            Ok(()) => self.page(request),
-            Err(answer) => answer.response,
+        let mut response = match self.refusal(&loaded, request, address).await {
+            Some(answer) => answer.response,
+            None => self.page(request),
         };
         for (name, value) in &loaded.headers {
             response.headers_mut().insert(name, value.clone());
@@ -256,11 +256,10 @@ impl<V: View> House<V> {
     }
 
     /// In the toolkit's order: its rate limit first, then passwords.
-    async fn verdict(&self, loaded: &Loaded, request: &Request<Incoming>, address: IpAddr) -> Result<(), Answer> {
+    async fn refusal(&self, loaded: &Loaded, request: &Request<Incoming>, address: IpAddr) -> Option<Answer> {
         let refuse = |status, text, name: HeaderName, value| {
-            Err(Answer::text(status, text)
-                .with(name, HeaderValue::from_static(value))
-                .complete(request.method()))
+            let answer = Answer::text(status, text).with(name, HeaderValue::from_static(value));
+            Some(answer.complete(request.method()))
         };
         if !loaded.admits_request() {
             let text = "too many requests: rate_limit of the web configuration\n";
@@ -268,7 +267,7 @@ impl<V: View> House<V> {
         }
         let checked = self.checks.verdict(&loaded.users, request.headers(), network(address));
         match checked.await {
-            Verdict::Welcome => Ok(()),
+            Verdict::Welcome => None,
             Verdict::Refused => {
                 let text = "a user name and a password are needed\n";
                 refuse(StatusCode::UNAUTHORIZED, text, WWW_AUTHENTICATE, "Basic")
