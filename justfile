@@ -10,7 +10,7 @@ test:
 
 # Real Prometheus servers on the simulated platforms.
 test-prometheus directory="target/prometheus-3":
-    tests/scripts/install-prometheus.sh {{directory}} && TESTRUN_PROMETHEUS_DIRS={{directory}} cargo test --test it prometheus:: -- --ignored
+    tests/scripts/install-prometheus.sh {{directory}} && TESTRUN_PROMETHEUS_DIRS={{directory}} cargo test --test it -- prometheus:: web_config:: --ignored
 
 # What a reviewer would say first.
 lint:

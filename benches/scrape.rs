@@ -287,6 +287,7 @@ async fn serve_ours(view: Arc<View>) -> SocketAddr {
     let settings = web::Settings {
         telemetry_path: "/metrics".to_owned(),
         enable_lifecycle: false,
+        access: None,
     };
     tokio::spawn(web::serve(listener, view, settings, CancellationToken::new()));
     address

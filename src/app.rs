@@ -26,7 +26,7 @@ use self::reload::{ASKED_MAX, Reloader, Team};
 use self::unit::{Draft, Kept};
 use self::view::AppView;
 use crate::cli::{REVISION, RUSTC_VERSION};
-use crate::config::Config;
+use crate::config::{Config, WebSettings};
 use crate::metrics::Format;
 use crate::metrics::ends::Ends;
 use crate::metrics::own::{BuildInfo, Own};
@@ -35,7 +35,7 @@ use crate::model::RoundResult;
 use crate::poll::{self, Message};
 use crate::store::ledger::{Directory, Ledger};
 use crate::store::{Next, Store};
-use crate::web;
+use crate::web::{self, access::Access};
 
 pub use demo::{demo, simulate};
 pub use reload::Origin;
@@ -97,10 +97,12 @@ async fn run_on(
     let publisher = tokio::spawn(publisher.run(updates, changes));
     let mut team = Team::new(own.clone(), kept, sender, changer, shutdown.clone());
     team.adopt(&config).await?;
+    let access = access(&config.web, &own)?;
     let (ask, asked) = mpsc::channel(ASKED_MAX);
     let view = AppView::new(publication, Ends::new(own), team.views(), team.healthy(), ask);
     let web = web::Settings {
         telemetry_path: config.web.telemetry_path.clone(),
+        access,
         enable_lifecycle: config.web.enable_lifecycle,
     };
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
@@ -132,6 +134,20 @@ async fn run_on(
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// TLS and passwords, if there is a file for them.
+fn access(web: &WebSettings, own: &Own) -> anyhow::Result<Option<Arc<Access>>> {
+    let Some(path) = &web.config_file else {
+        return Ok(None);
+    };
+    let own = own.clone();
+    let told = Box::new(move |is_good| own.web_config_loaded(wall(), is_good));
+    let opened = Access::open(path, told).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}: {}", path.display(), problems.join("; "))
+    });
+    Ok(Some(Arc::new(opened?)))
 }
 
 fn own() -> anyhow::Result<Own> {

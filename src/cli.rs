@@ -73,7 +73,7 @@ pub struct Flags {
     /// The path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH", global = true)]
     pub telemetry_path: Option<String>,
-    /// TLS and passwords, in the exporter-toolkit format; not supported by this build yet
+    /// TLS and passwords: a file in the exporter-toolkit's format
     #[arg(long = "web.config.file", value_name = "FILE", global = true)]
     pub web_config_file: Option<String>,
     /// Offer POST /-/reload, which reads the configuration anew as a SIGHUP does

@@ -19,6 +19,8 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod logging;
 pub mod metrics;
 pub mod model;

@@ -85,6 +85,7 @@ pub async fn demo(web: WebSettings) -> anyhow::Result<ExitCode> {
     let variables = platforms.iter().flat_map(variables);
     let overrides = Overrides {
         telemetry_path: Some(web.telemetry_path),
+        web_config_file: web.config_file.map(|file| file.display().to_string()),
         ..Overrides::default()
     };
     let config = config::load(None, variables, &overrides).map_err(|problems| anyhow::anyhow!("{problems}"))?;

@@ -79,7 +79,8 @@ impl SourceView {
         let last = status.last_round.as_ref();
         web::LandingRow {
             source: status.source.clone(),
-            kind: self.kind.to_owned(),
+            kind: self.kind.replace('_', " "),
+            base_url: self.base_url.clone(),
             project: status.project.clone(),
             health: level,
             health_words: words.to_owned(),
@@ -87,7 +88,7 @@ impl SourceView {
                 || "none yet".to_owned(),
                 |round| {
                     let (ago, result, requests) = (ago(round.ended_at, now), round.result, requests(round.requests));
-                    format!("{ago}, {result}, {requests} in {:.1} s", round.seconds)
+                    format!("{ago}, {result}, {requests} in {}", took(round.seconds))
                 },
             ),
             next_round: status
@@ -140,6 +141,15 @@ fn requests(number: usize) -> String {
     match number {
         1 => "1 request".to_owned(),
         _ => format!("{number} requests"),
+    }
+}
+
+/// A length of time that is often very short.
+fn took(seconds: f64) -> String {
+    if seconds < 0.1 {
+        "under 0.1 s".to_owned()
+    } else {
+        format!("{seconds:.1} s")
     }
 }
 

@@ -25,6 +25,7 @@ pub use problems::{Problem, Problems};
 pub use watch::{Fingerprint, Watch};
 
 use crate::model::Name;
+use crate::web::access::Access;
 use crate::{logging, poll, sources, transport};
 use layers::Layers;
 use read::{Item, Reader, Section, quoted};
@@ -216,18 +217,25 @@ fn read_process(root: &mut Section<'_>) -> (WebSettings, logging::Settings) {
 fn read_web(mut web: Section<'_>) -> WebSettings {
     let listen_address = web.take("listen_address").and_then(|item| listen_address(&item));
     let telemetry_path = web.take("telemetry_path").and_then(|item| telemetry_path(&item));
-    web.refuse(
-        "config_file",
-        "TLS and passwords are not supported by this build yet; expected null",
-    );
+    let config_file = web.take("config_file").and_then(|item| web_config_file(&item));
     let enable_lifecycle = web.take("enable_lifecycle").and_then(|item| item.truth());
     web.finish();
     WebSettings {
         listen_address: listen_address.unwrap_or(LISTEN_ADDRESS_DEFAULT),
         telemetry_path: telemetry_path.unwrap_or_else(|| TELEMETRY_PATH_DEFAULT.to_owned()),
-        config_file: None,
+        config_file,
         enable_lifecycle: enable_lifecycle.unwrap_or_default(),
     }
+}
+
+/// The file has a format of its own, and its problems have their own place.
+fn web_config_file(item: &Item<'_>) -> Option<PathBuf> {
+    let file = item.file()?;
+    for problem in Access::problems(&file) {
+        let key: Vec<_> = Some(problem.key).filter(|key| !key.is_empty()).into_iter().collect();
+        item.reader.note(file.display().to_string(), &key, problem.message);
+    }
+    Some(file)
 }
 
 fn listen_address(item: &Item<'_>) -> Option<SocketAddr> {

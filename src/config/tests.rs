@@ -593,8 +593,8 @@ fn the_web_section_is_checked() {
         );
     }
     check(
-        &beside("web: { config_file: x }"),
-        &["c.yaml: web.config_file: TLS and passwords are not supported by this build yet; expected null"],
+        &beside("web: { config_file: /nowhere/web.yml }"),
+        &["/nowhere/web.yml: /nowhere/web.yml cannot be read: no such file or directory; expected a readable file"],
     );
 }
 

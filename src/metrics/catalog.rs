@@ -349,6 +349,14 @@ families! {
         "When the configuration was last read without an error, in seconds since 1970."
         from ()
         eg "time() - testrun_exporter_config_last_reload_success_timestamp_seconds";
+    WEB_CONFIG_LAST_RELOAD_SUCCESSFUL: Exporter, own, Gauge "testrun_exporter_web_config_last_reload_successful" [] ""
+        "1 if the web configuration (TLS, passwords) was last read without an error, 0 if the one before is still in use. Absent without one."
+        from ()
+        eg "testrun_exporter_web_config_last_reload_successful == 0";
+    WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS: Exporter, own, Gauge "testrun_exporter_web_config_last_reload_success_timestamp_seconds" [] "seconds since 1970"
+        "When the web configuration, or a certificate that it names, was last found changed and read without an error, in seconds since 1970."
+        from ()
+        eg "time() - testrun_exporter_web_config_last_reload_success_timestamp_seconds";
     LEDGER_WRITES_TOTAL: Exporter, own, Counter "testrun_exporter_ledger_writes_total" [] ""
         "Writes of a source's ledger that are safe on the disk. Absent, like all ledger families, without state.directory."
         from ()

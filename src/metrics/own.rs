@@ -147,6 +147,8 @@ struct Families {
     lost_seconds: CounterVec,
     config_successful: GaugeVec,
     config_success_timestamp: GaugeVec,
+    web_config_successful: GaugeVec,
+    web_config_success_timestamp: GaugeVec,
 }
 
 impl Families {
@@ -196,6 +198,8 @@ impl Families {
             lost_seconds: registered(registry, CounterVec::new(opts(lost_seconds), lost_seconds.labels)?)?,
             config_successful: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESSFUL)?,
             config_success_timestamp: gauge(&catalog::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS)?,
+            web_config_successful: gauge(&catalog::WEB_CONFIG_LAST_RELOAD_SUCCESSFUL)?,
+            web_config_success_timestamp: gauge(&catalog::WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS)?,
         })
     }
 
@@ -253,6 +257,15 @@ fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, source: &str) {
             // It was there a moment ago; if it is gone, all the better.
             let _ = family.remove(&labels);
         }
+    }
+}
+
+/// Whether a file could be read, and when it last could.
+fn loaded(successful: &GaugeVec, timestamp: &GaugeVec, at: Timestamp, ok: bool) {
+    let none: &[&str] = &[];
+    successful.with_label_values(none).set(f64::from(u8::from(ok)));
+    if ok {
+        timestamp.with_label_values(none).set(unix_seconds(at));
     }
 }
 
@@ -325,17 +338,18 @@ impl Own {
     /// The configuration was read, at the start or anew.
     pub fn config_loaded(&self, at: Timestamp, ok: bool) {
         let families = &self.shared.families;
-        let none: &[&str] = &[];
-        families
-            .config_successful
-            .with_label_values(none)
-            .set(f64::from(u8::from(ok)));
-        if ok {
-            families
-                .config_success_timestamp
-                .with_label_values(none)
-                .set(unix_seconds(at));
-        }
+        loaded(&families.config_successful, &families.config_success_timestamp, at, ok);
+    }
+
+    /// The same for the web configuration, if there is one.
+    pub fn web_config_loaded(&self, at: Timestamp, ok: bool) {
+        let families = &self.shared.families;
+        loaded(
+            &families.web_config_successful,
+            &families.web_config_success_timestamp,
+            at,
+            ok,
+        );
     }
 
     /// The text for one scrape: whole families in the order of their names, the process's own ones first.

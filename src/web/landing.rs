@@ -1,4 +1,4 @@
-//! The landing page: one table of sources as plain HTML, for people. No script, no asset from elsewhere.
+//! The landing page: a card for each source as plain HTML, for people. No script, no asset from elsewhere.
 //! Never formats a time or a number: it is handed words.
 
 use std::fmt::Write as _;
@@ -44,6 +44,8 @@ pub struct LandingRow {
     pub source: String,
     /// Its platform.
     pub kind: String,
+    /// Where that is, for a link.
+    pub base_url: String,
     /// The platform's name of the project.
     pub project: Option<String>,
     /// How it is.
@@ -67,20 +69,31 @@ pub struct LandingRow {
 }
 
 /// The style is allowed by its hash, so that nothing that upstream might smuggle in can bring another one.
-pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-GnNQdZhNYxu4cgAnvQzlz4r+tmkB3LXnKhZxyz124ZY='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-JJVTvkEjpCYVbA/fnN841QSylejiYteBhwjrNKbZOZ0='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem}\
-article{border:1px solid #8888;border-radius:.5rem;padding:0 1rem;margin:1rem 0}\
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem}\
-dt{opacity:.75}\
+:root{color-scheme:light dark;--ink:light-dark(#1b1f24,#e8eaed);--soft:light-dark(#5a6370,#a3abb6);--line:light-dark(#d8dde3,#363c45);\
+--page:light-dark(#f6f7f9,#14171b);--card:light-dark(#fff,#1d2127);--link:light-dark(#0b57b8,#8ab8ff);\
+--up:light-dark(#176b2c,#7bd88f);--slow:light-dark(#7a5200,#f0c35e);--down:light-dark(#a3121b,#ff9a9a)}\
+*{box-sizing:border-box}\
+body{font:1rem/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:68rem;margin:0 auto;padding:1.5rem 1rem}\
+header{display:flex;flex-wrap:wrap;align-items:baseline;gap:.25rem 1rem;margin-bottom:1rem}\
+h1{font-size:1.5rem;margin:0}\
+header p{margin:0;color:var(--soft)}\
+nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin-bottom:1.25rem}\
+a{color:var(--link);text-underline-offset:.15em}\
+nav a{padding:.25rem 0}\
+main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem;align-items:start}\
+article{background:var(--card);border:1px solid var(--line);border-top:3px solid var(--tone,var(--line));border-radius:.5rem;padding:1rem}\
+h2{font-size:1.15rem;margin:0 0 .75rem;display:flex;flex-wrap:wrap;justify-content:space-between;align-items:center;gap:.25rem .75rem;overflow-wrap:anywhere}\
+h2 span{font-size:.875rem;color:var(--tone);border:1px solid;border-radius:1rem;padding:.05rem .65rem}\
+dl{display:grid;grid-template-columns:8rem 1fr;gap:.3rem .75rem;margin:0}\
+dt{color:var(--soft)}\
 dd{margin:0;overflow-wrap:anywhere}\
-a{margin-right:1rem}\
-.up{color:light-dark(#176b2c,#7bd88f)}\
-.slow,.starting{color:light-dark(#7a5200,#f0c35e)}\
-.down{color:light-dark(#a3121b,#ff9a9a)}\
-@media(max-width:30rem){dl{grid-template-columns:1fr}dt{margin-top:.5rem}}";
+.note{grid-column:1/-1;border-left:3px solid var(--slow);padding-left:.6rem;margin-top:.3rem}\
+.note b{display:block;font-weight:600}\
+.up{--tone:var(--up)}.slow,.starting{--tone:var(--slow)}.down{--tone:var(--down)}\
+@media(max-width:26rem){dl{grid-template-columns:6.5rem 1fr}}";
 
 /// The page.
 pub(super) fn page(landing: &Landing, telemetry_path: &str) -> String {
@@ -88,11 +101,12 @@ pub(super) fn page(landing: &Landing, telemetry_path: &str) -> String {
     html.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     html.push_str("<title>testrun-exporter</title>\n<style>");
     html.push_str(STYLE);
-    html.push_str("</style>\n</head>\n<body>\n<h1>testrun-exporter</h1>\n");
+    html.push_str("</style>\n</head>\n<body>\n<header>\n<h1>testrun-exporter</h1>\n");
     // Writing to a string cannot fail, here and below.
     let _ = writeln!(
         html,
-        "<p>Version {}. Hosted test runs as Prometheus metrics.</p>",
+        "<p>{} &middot; version {}</p>\n</header>",
+        summary(&landing.rows),
         Escaped(&landing.version)
     );
     let _ = write!(html, "<nav><a href=\"{}\">Metrics</a>", Escaped(telemetry_path));
@@ -108,31 +122,60 @@ pub(super) fn page(landing: &Landing, telemetry_path: &str) -> String {
     html
 }
 
+/// All of it in a few words.
+fn summary(rows: &[LandingRow]) -> String {
+    let up = rows.iter().filter(|row| row.health == Health::Up).count();
+    match rows.len() {
+        1 => format!("1 source, {up} up"),
+        all => format!("{all} sources, {up} up"),
+    }
+}
+
 fn push_row(html: &mut String, row: &LandingRow) {
-    let _ = write!(html, "<article>\n<h2>{} ", Escaped(&row.source));
-    let _ = writeln!(
-        html,
-        "<span class=\"{}\">{}</span></h2>\n<dl>",
-        row.health.class(),
-        Escaped(&row.health_words)
-    );
-    push_entry(html, "Platform", &row.kind);
+    let class = row.health.class();
+    let _ = write!(html, "<article class=\"{class}\">\n<h2>{} ", Escaped(&row.source));
+    let _ = writeln!(html, "<span>{}</span></h2>\n<dl>", Escaped(&row.health_words));
+    push_platform(html, row);
     push_entry(html, "Project", row.project.as_deref().unwrap_or_default());
     push_entry(html, "Last round", &row.last_round);
     push_entry(html, "Next round", &row.next_round);
     push_entry(html, "Waiting for", row.waiting_for.as_deref().unwrap_or_default());
     push_entry(html, "Rate budget", &row.budget);
-    push_entry(html, "Cases tracked", &row.cases_tracked);
-    push_entry(html, "Last error", row.last_error.as_deref().unwrap_or_default());
+    push_entry(html, "Cases", &row.cases_tracked);
+    push_note(html, "Last error", row.last_error.as_deref().unwrap_or_default());
     for advice in &row.advice {
-        push_entry(html, "Advice", advice);
+        push_note(html, "Advice", advice);
     }
     html.push_str("</dl>\n</article>\n");
+}
+
+/// The configuration's own URL, as a link if it is one that a browser should follow.
+fn push_platform(html: &mut String, row: &LandingRow) {
+    let url = Escaped(&row.base_url);
+    let is_web = ["https://", "http://"]
+        .iter()
+        .any(|scheme| row.base_url.starts_with(scheme));
+    if is_web {
+        let kind = Escaped(&row.kind);
+        let _ = writeln!(
+            html,
+            "<dt>Platform</dt><dd>{kind}, <a href=\"{url}\" rel=\"noreferrer\">{url}</a></dd>"
+        );
+    } else {
+        push_entry(html, "Platform", &row.kind);
+    }
 }
 
 fn push_entry(html: &mut String, term: &str, words: &str) {
     if !words.is_empty() {
         let _ = writeln!(html, "<dt>{term}</dt><dd>{}</dd>", Escaped(words));
+    }
+}
+
+/// What somebody should read, over the whole width.
+fn push_note(html: &mut String, term: &str, words: &str) {
+    if !words.is_empty() {
+        let _ = writeln!(html, "<dd class=\"note\"><b>{term}</b> {}</dd>", Escaped(words));
     }
 }
 

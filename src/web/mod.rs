@@ -1,11 +1,18 @@
-//! How it is served: a bounded HTTP/1.1 server over views that it is handed. Routes are one pure function, [`respond`].
+//! How it is served: a bounded HTTP server over views that it is handed, with TLS and passwords if a web configuration says
+//! so. Routes are one pure function, [`respond`].
 //! Never knows what a metric or a source is, never asks a platform, never waits for anything but its own sockets, and for
 //! the reload that somebody asks for.
 
+pub mod access;
+mod auth;
+mod config;
 mod landing;
 mod lifecycle;
 mod negotiate;
+mod places;
 mod serve;
+mod tls;
+mod watched;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,7 +22,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
@@ -23,6 +30,8 @@ use hyper::body::{Body, Frame, SizeHint};
 pub use landing::{Health, Landing, LandingRow};
 pub use negotiate::{Format, Wanted};
 pub use serve::serve;
+
+pub(crate) use auth::credentials;
 
 /// What the server shows. Every call but a reload returns at once: a scrape waits for nothing.
 pub trait View: Send + Sync + 'static {
@@ -62,6 +71,8 @@ pub struct Settings {
     pub telemetry_path: String,
     /// Whether `POST /-/reload` is carried out.
     pub enable_lifecycle: bool,
+    /// TLS and passwords. None: plain HTTP, for everybody.
+    pub access: Option<Arc<access::Access>>,
 }
 
 /// What is read of a request. Queries and bodies are not.
@@ -123,17 +134,12 @@ pub fn respond(asked: Asked<'_>, view: &impl View, settings: &Settings) -> Answe
         // Nobody reads it, so nothing can follow it on this connection.
         answer = answer.with(CONNECTION, HeaderValue::from_static("close"));
     }
-    answer = answer.complete();
-    if method == Method::HEAD {
-        *answer.response.body_mut() = Frames::default();
-        answer.scraped = None;
-    }
-    answer
+    answer.complete(method)
 }
 
 /// The answer to a request that asks for a reload, when that is over.
 pub async fn reloaded(view: &impl View) -> Response<Frames> {
-    lifecycle::answer(view.reload().await).complete().response
+    lifecycle::answer(view.reload().await).complete(&Method::POST).response
 }
 
 const PATHS: [&str; 5] = ["/", "/-/healthy", "/-/ready", lifecycle::RELOAD, "/api/v1/status"];
@@ -161,10 +167,11 @@ fn route(path: &str, headers: &HeaderMap, view: &impl View, settings: &Settings)
         "/api/v1/status" => Answer::new(StatusCode::OK, JSON, Frames::one(view.status_json())),
         _ => {
             let page = landing::page(&view.landing(), &settings.telemetry_path);
-            Answer::new(StatusCode::OK, HTML, Frames::one(page)).with(
-                CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static(landing::CONTENT_SECURITY_POLICY),
-            )
+            let policy = HeaderValue::from_static(landing::CONTENT_SECURITY_POLICY);
+            Answer::new(StatusCode::OK, HTML, Frames::one(page))
+                .with(CONTENT_SECURITY_POLICY, policy)
+                .with(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))
+                .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
         }
     }
 }
@@ -208,18 +215,22 @@ impl Answer {
         Self::new(status, TEXT, Frames::one(Bytes::from_static(text.as_bytes())))
     }
 
-    /// With the headers that every answer has.
-    fn complete(mut self) -> Self {
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.response.headers_mut().insert(name, value);
+        self
+    }
+
+    /// With the headers that every answer has, and without the body for those who asked for none.
+    fn complete(mut self, method: &Method) -> Self {
         let length = self.response.body().len();
         let headers = self.response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        self
-    }
-
-    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.response.headers_mut().insert(name, value);
+        if method == Method::HEAD {
+            *self.response.body_mut() = Frames::default();
+            self.scraped = None;
+        }
         self
     }
 }

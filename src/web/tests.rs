@@ -60,6 +60,7 @@ impl View for Stage {
         let row = LandingRow {
             source: "<script>alert('1')</script>".to_owned(),
             kind: "empirical".to_owned(),
+            base_url: "https://a.example/\"><i>".to_owned(),
             health: Health::Down,
             health_words: "down since 12:00".to_owned(),
             last_error: Some("401 & \"so on\"".to_owned()),
@@ -80,6 +81,7 @@ fn settings() -> Settings {
     Settings {
         telemetry_path: "/metrics".to_owned(),
         enable_lifecycle: true,
+        access: None,
     }
 }
 
@@ -212,6 +214,7 @@ fn the_telemetry_path_is_configurable_and_wins() {
     let settings = Settings {
         telemetry_path: "/".to_owned(),
         enable_lifecycle: false,
+        access: None,
     };
     let headers = HeaderMap::new();
     let asked = |path| Asked {
@@ -244,16 +247,23 @@ fn the_landing_page_escapes_what_it_is_handed() {
     let answer = ask(&Method::GET, "/", false, &Stage::default());
     assert_eq!(header(&answer, CONTENT_TYPE), "text/html; charset=utf-8");
     assert!(header(&answer, CONTENT_SECURITY_POLICY).starts_with("default-src 'none'; style-src 'sha256-"));
+    assert_eq!(
+        (header(&answer, X_FRAME_OPTIONS), header(&answer, REFERRER_POLICY)),
+        ("DENY", "no-referrer")
+    );
     let page = body(answer);
-    insta::assert_snapshot!(page.split_once("<nav>").unwrap().1, @r#"
-    <a href="/metrics">Metrics</a><a href="/-/healthy">Health</a><a href="/-/ready">Readiness</a><a href="/api/v1/status">Status as JSON</a></nav>
+    insta::assert_snapshot!(page.split_once("<header>\n").unwrap().1, @r#"
+    <h1>testrun-exporter</h1>
+    <p>1 source, 0 up &middot; version 1.2.3</p>
+    </header>
+    <nav><a href="/metrics">Metrics</a><a href="/-/healthy">Health</a><a href="/-/ready">Readiness</a><a href="/api/v1/status">Status as JSON</a></nav>
     <main>
-    <article>
-    <h2>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; <span class="down">down since 12:00</span></h2>
+    <article class="down">
+    <h2>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; <span>down since 12:00</span></h2>
     <dl>
-    <dt>Platform</dt><dd>empirical</dd>
-    <dt>Last error</dt><dd>401 &amp; &quot;so on&quot;</dd>
-    <dt>Advice</dt><dd>mount a new token</dd>
+    <dt>Platform</dt><dd>empirical, <a href="https://a.example/&quot;&gt;&lt;i&gt;" rel="noreferrer">https://a.example/&quot;&gt;&lt;i&gt;</a></dd>
+    <dd class="note"><b>Last error</b> 401 &amp; &quot;so on&quot;</dd>
+    <dd class="note"><b>Advice</b> mount a new token</dd>
     </dl>
     </article>
     </main>
@@ -327,21 +337,6 @@ impl Server {
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
-    }
-
-    /// Asks until it is not turned away.
-    async fn exchange_when_there_is_a_place(&self) -> String {
-        let served = async {
-            loop {
-                let answer = self.exchange(HEALTHY).await;
-                if !answer.is_empty() {
-                    return answer;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), served)
-            .await
-            .expect("a place becomes free")
     }
 
     /// Sends these bytes and reads until the server closes. A reset, as by a server that did not read all, is an end too.
@@ -446,10 +441,9 @@ async fn a_connection_ends_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_its_answer_gives_its_place_back() {
+async fn a_client_that_never_reads_its_answer_is_cut_off_when_its_time_is_over() {
     let short = Duration::from_millis(200);
     let limits = Limits {
-        connections_max: 1,
         connection: short,
         grace: short,
         ..LIMITS
@@ -460,24 +454,38 @@ async fn a_client_that_never_reads_its_answer_gives_its_place_back() {
     deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    let answer = server.exchange_when_there_is_a_place().await;
-    assert!(answer.ends_with("healthy\n"), "{answer}");
-    drop(deaf);
+    let cut_off = async {
+        // The server has no way to say it but by closing: from then on writing fails.
+        while deaf.write_all(b"\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), cut_off)
+        .await
+        .expect("the server closes the connection");
 }
 
 #[tokio::test]
-async fn beyond_the_ceiling_connections_are_closed_until_a_place_is_free() {
+async fn beyond_the_ceiling_the_connection_that_was_silent_longest_makes_room() {
     let server = Server::start_within(Limits {
         connections_max: 2,
         ..LIMITS
     })
     .await;
-    let held = (server.connect().await, server.connect().await);
-    // The accept queue is in order: when this one is looked at, every place is taken.
-    assert_eq!(server.exchange(HEALTHY).await, "");
-    drop(held);
-    let answer = server.exchange_when_there_is_a_place().await;
-    assert!(answer.ends_with("healthy\n"), "{answer}");
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    first
+        .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 1024];
+    assert!(
+        first.read(&mut answer).await.unwrap() > 0,
+        "the first one speaks, the second is silent"
+    );
+    assert!(server.exchange(HEALTHY).await.ends_with("healthy\n"));
+    assert_eq!(read_to_end(&mut second).await, "");
+    first.write_all(HEALTHY.as_bytes()).await.unwrap();
+    assert!(read_to_end(&mut first).await.ends_with("healthy\n"));
 }
 
 #[tokio::test]

@@ -257,7 +257,7 @@ pub(crate) struct Exam {
     /// How many rounds without anything to do make the end.
     pub(crate) rest: usize,
     /// How likely the configuration changes with each message of the poller.
-    reloads: f64,
+    pub(crate) reloads: f64,
 }
 
 impl Exam {

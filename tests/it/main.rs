@@ -6,11 +6,14 @@
     reason = "all of this binary is tests: a panic is how a test says no, and what it prints is shown if it does"
 )]
 
+mod certificates;
 mod counters;
 mod crash;
 mod credentials;
 mod exam;
+mod fuzz;
 mod harness;
+mod hostile;
 mod ledger;
 mod numbers;
 mod outages;
@@ -20,3 +23,5 @@ mod reload;
 mod rooms;
 mod scrape;
 mod soak;
+mod web;
+mod web_config;

@@ -14,20 +14,22 @@ use testrun_exporter::model::RunOutcome;
 use testrun_exporter::simulate::{Truth, WorldOptions};
 use testrun_exporter::sources::Kind;
 
+use crate::certificates::Authority;
 use crate::counters::{COUNTED, LABELS, Scrapes};
 use crate::crash::crash_watched;
-use crate::harness::{Exporter, Files, Process, Upstream, get, short_world, wait_for};
+use crate::harness::{Exporter, Files, Process, Upstream, get, program, short_world, wait_for};
 use crate::numbers::{all_right, at_rest, truth};
+use crate::web::hash;
 
 /// A Prometheus that can be started.
 #[derive(Debug)]
-struct Installed {
+pub(crate) struct Installed {
     prometheus: PathBuf,
-    promtool: PathBuf,
+    pub(crate) promtool: PathBuf,
 }
 
 /// Every Prometheus that this machine offers. A directory that is named and holds none fails the test.
-fn installed() -> Vec<Installed> {
+pub(crate) fn installed() -> Vec<Installed> {
     let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
     let path = variable("PATH");
     let in_path = std::env::split_paths(&path).find(|directory| directory.join("prometheus").is_file());
@@ -66,12 +68,26 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    async fn start(installed: &Installed, target: SocketAddr, interval: &str) -> Self {
+    async fn start(installed: &Installed, target: SocketAddr) -> Self {
+        Self::start_with(installed, target, "1s", "", &[]).await
+    }
+
+    /// `more` are further lines of the scrape configuration, each with its indent of four; `files` stand beside it.
+    async fn start_with(
+        installed: &Installed,
+        target: SocketAddr,
+        interval: &str,
+        more: &str,
+        beside: &[(&str, &str)],
+    ) -> Self {
         let files = Files::new(&[]);
         let yaml = format!(
             "global: {{ scrape_interval: {interval}, scrape_timeout: {interval} }}\nscrape_configs:\n  - job_name: testruns\n    \
-             static_configs: [{{ targets: ['{target}'] }}]\n"
+             static_configs: [{{ targets: ['{target}'] }}]\n{more}"
         );
+        for (name, content) in beside {
+            files.write(name, content);
+        }
         files.write("prometheus.yml", &yaml);
         let mut command = Command::new(&installed.prometheus);
         command
@@ -186,7 +202,7 @@ async fn is_scraped_by(installed: &Installed) {
         sample.source("media", "token: token-s", more),
     ]);
     let exporter = Exporter::start(&files).await;
-    let prometheus = Prometheus::start(installed, exporter.address, "1s").await;
+    let prometheus = Prometheus::start(installed, exporter.address).await;
     prometheus.wait_for("up", Some(1.0)).await;
     for (upstream, source) in [(&empirical, "shop"), (&sample, "media")] {
         // Only Prometheus scrapes meanwhile: a new group's zeros wait for one scrape, whoever makes it.
@@ -314,11 +330,70 @@ fn a_prometheus_that_scrapes_through_two_hundred_kills_has_stored_what_happened(
     let installed = installed().pop().unwrap();
     let watch = |target| {
         runtime.block_on(async {
-            let prometheus = Prometheus::start(&installed, target, "200ms").await;
+            let prometheus = Prometheus::start_with(&installed, target, "200ms", "", &[]).await;
             prometheus.wait_for("up", Some(1.0)).await;
             prometheus
         })
     };
     let prometheus = crash_watched(200, 2, watch, |prometheus| runtime.block_on(stored(prometheus)));
     runtime.block_on(assert_increases(&prometheus));
+}
+
+/// Over TLS with a client certificate and a password, while certificate and password change.
+async fn is_scraped_in_private(installed: &Installed) {
+    let authority = Authority::new();
+    let (server, client) = (authority.server(), authority.client(&["prometheus.example"]));
+    let upstream = Upstream::quiet(Kind::Empirical, "token").await;
+    let files = Files::new(&[upstream.source("shop", "token: token", "")]);
+    files.write("server.crt", &server.certificate);
+    files.write("server.key", &server.key);
+    files.write("ca.crt", &authority.pem());
+    let web = |password: &str| {
+        format!(
+            "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n  client_ca_file: ca.crt\n  \
+             client_auth_type: RequireAndVerifyClientCert\n  client_allowed_sans: [prometheus.example]\n\
+             basic_auth_users: {{ prometheus: '{}' }}\n",
+            hash(password, 10)
+        )
+    };
+    files.write("web.yml", &web("secret"));
+    let option = format!("--web.config.file={}", files.path("web.yml").display());
+    let exporter = Exporter::start_with(program(&[&files.config(), &option])).await;
+    let more = "    scheme: https\n    tls_config: { ca_file: ca.crt, cert_file: client.crt, key_file: client.key }\n    \
+                basic_auth: { username: prometheus, password_file: password }\n";
+    let ca = authority.pem();
+    let beside = [
+        ("ca.crt", &*ca),
+        ("client.crt", &*client.certificate),
+        ("client.key", &*client.key),
+        ("password", "secret"),
+    ];
+    let prometheus = Prometheus::start_with(installed, exporter.address, "1s", more, &beside).await;
+    prometheus.wait_for("up", Some(1.0)).await;
+    let current = "testrun_exporter_web_config_last_reload_successful";
+    prometheus.wait_for(current, Some(1.0)).await;
+
+    // Another certificate: nobody notices.
+    let next = authority.server();
+    files.write("server.key", &next.key);
+    files.write("server.crt", &next.certificate);
+    exporter.wait_for_log("has changed and is in use").await;
+    prometheus.wait_for("min_over_time(up[1h])", Some(1.0)).await;
+    // Another password: Prometheus is refused, until it is the right one again.
+    files.write("web.yml", &web("another"));
+    prometheus.wait_for("up", Some(0.0)).await;
+    files.write("web.yml", &web("secret"));
+    prometheus.wait_for("up", Some(1.0)).await;
+    prometheus.wait_for(current, Some(1.0)).await;
+    let log = exporter.process.log();
+    assert!(!log.contains("secret") && !log.contains("$2"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Prometheus: see CONTRIBUTING"]
+async fn every_installed_prometheus_scrapes_over_tls_with_a_certificate_and_a_password() {
+    for installed in installed() {
+        eprintln!("with {}", installed.prometheus.display());
+        is_scraped_in_private(&installed).await;
+    }
 }

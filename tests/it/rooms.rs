@@ -120,6 +120,20 @@ const ROOMS: &[Room] = &[
         never_names: &["prometheus"],
     },
     Room {
+        name: "fuzz",
+        may_name: &["poll", "sources", "transport", "web"],
+        never_names: &[
+            "tokio",
+            "tracing",
+            "reqwest",
+            "prometheus",
+            "rand",
+            "SystemTime",
+            "async",
+            "await",
+        ],
+    },
+    Room {
         name: "main",
         may_name: &["app", "cli", "config", "logging"],
         never_names: &["prometheus", "reqwest"],

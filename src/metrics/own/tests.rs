@@ -188,6 +188,7 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     source.row_skipped("/e");
     source.round_ended(RoundResult::Success, at(0), 1.0);
     own.config_loaded(at(0), true);
+    own.web_config_loaded(at(0), true);
     let ledger = own.ledger();
     ledger.written("shop", 0.1, 1, at(0));
     ledger.restored("shop", true);
@@ -240,6 +241,41 @@ fn the_process_tells_of_itself_with_fractions_of_a_second() {
     assert!(value("process_open_fds") >= 3.0);
     assert!(value("process_threads") >= 1.0);
     assert!(value("process_start_time_seconds") > 1.5e9);
+}
+
+#[test]
+fn cpu_seconds_do_not_wait_for_a_whole_one() {
+    let cpu_seconds = || -> f64 {
+        let mut page = Page::new(Format::Text);
+        process::write(&mut page);
+        let text = page.into_text();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("process_cpu_seconds_total "))
+            .unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    // Reading is work enough to move it.
+    let (mut before, mut after) = (0.0, 0.0);
+    while before == after {
+        (before, after) = (cpu_seconds(), cpu_seconds());
+    }
+    assert!(after > before && after - before < 1.0, "{before} {after}");
+}
+
+#[test]
+fn the_web_configuration_is_absent_without_one_and_tells_of_its_last_reading() {
+    let own = own();
+    let told = |own: &Own| samples(own, "testrun_exporter_web_config", at(0));
+    assert_eq!(told(&own), "");
+    own.web_config_loaded(at(5), true);
+    own.web_config_loaded(at(9), false);
+    let expected = format!(
+        "testrun_exporter_web_config_last_reload_success_timestamp_seconds {}\n\
+         testrun_exporter_web_config_last_reload_successful 0\n",
+        unix_seconds(at(5))
+    );
+    assert_eq!(told(&own), expected);
 }
 
 #[test]

@@ -1,0 +1,4 @@
+//! What it must hold is in `testrun_exporter::fuzz::web_config`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| testrun_exporter::fuzz::web_config(data));
