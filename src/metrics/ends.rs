@@ -1,7 +1,7 @@
 //! What a scrape is made of: the snapshot's exposition, shared, and behind it our own health, read anew.
 //! Never renders a snapshot, never knows who asks.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -44,9 +44,11 @@ struct End {
     /// A compressed end fits one exposition only. Weak, because nobody may ever scrape in this format again.
     of: Weak<Rendered>,
     at: Timestamp,
-    text_bytes: u64,
-    plain: Complete,
-    gzipped: Complete,
+    text: Bytes,
+    /// Made when they are asked for: most scrapers all ask for the same.
+    plain: OnceLock<Complete>,
+    /// Nothing if the snapshot was not compressed.
+    gzipped: OnceLock<Option<Complete>>,
 }
 
 impl End {
@@ -66,15 +68,23 @@ impl Ends {
         }
     }
 
-    /// The exposition of a snapshot, compressed if that is wanted and worth it.
+    /// The exposition of a snapshot, compressed if that is wanted and worth it, and if the snapshot was compressed.
     #[must_use]
     pub fn complete(&self, rendered: &Arc<Rendered>, format: Format, gzip: bool, now: Timestamp) -> Complete {
         let end = self.end(rendered, format, now);
-        if gzip && rendered.exposition(format).text_bytes() + end.text_bytes >= GZIP_BYTES_MIN {
-            end.gzipped.clone()
-        } else {
-            end.plain.clone()
+        let exposition = rendered.exposition(format);
+        let worth_it = gzip && exposition.text_bytes() + end.text.len() as u64 >= GZIP_BYTES_MIN;
+        if worth_it {
+            let gzipped = || {
+                let packed_end = exposition.packed_end(&end.text)?;
+                Some(joined(exposition.packed()?, packed_end, true))
+            };
+            if let Some(gzipped) = end.gzipped.get_or_init(gzipped) {
+                return gzipped.clone();
+            }
         }
+        let plain = || joined(exposition.texts(), end.text.clone(), false);
+        end.plain.get_or_init(plain).clone()
     }
 
     fn end(&self, rendered: &Arc<Rendered>, format: Format, now: Timestamp) -> Arc<End> {
@@ -82,14 +92,12 @@ impl Ends {
         if let Some(end) = kept.load_full().filter(|end| end.serves(rendered, now)) {
             return end;
         }
-        let exposition = rendered.exposition(format);
-        let text = exposition.text_end(&self.own.render(now, format));
         let end = Arc::new(End {
             of: Arc::downgrade(rendered),
             at: now,
-            text_bytes: text.len() as u64,
-            gzipped: joined(exposition.packed(), exposition.packed_end(&text), true),
-            plain: joined(exposition.texts(), text, false),
+            text: rendered.exposition(format).text_end(&self.own.render(now, format)),
+            plain: OnceLock::new(),
+            gzipped: OnceLock::new(),
         });
         kept.store(Some(Arc::clone(&end)));
         end
