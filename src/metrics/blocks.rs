@@ -22,9 +22,11 @@ pub(crate) struct Column<R> {
 }
 
 /// One kind of rows: they are sorted by their key, and each belongs to one source.
-pub(crate) trait Row: PartialEq + Sized + 'static {
+pub(crate) trait Row: Sized + 'static {
     /// Whether it stands before another one.
     fn is_before(&self, other: &Self) -> bool;
+    /// Whether it reads the same.
+    fn is_like(&self, other: &Self) -> bool;
     /// Hands each row's labels, the source's included, to `use_labels`, in order.
     fn with_labels(rows: &[Self], source_labels: &str, use_labels: impl FnMut(&str));
     /// The families that are made of it.
@@ -140,7 +142,8 @@ impl Table {
         for block in blocks {
             let was = &old[old_end..old_end + block.rows];
             old_end += block.rows;
-            if new.get(new_start..new_start + block.rows) == Some(was) {
+            let now = new.get(new_start..new_start + block.rows);
+            if now.is_some_and(|now| now.iter().zip(was).all(|(now, was)| now.is_like(was))) {
                 new_start += block.rows;
                 result.push(block);
                 continue;

@@ -128,8 +128,8 @@ pub(crate) struct Segment {
 
 #[derive(Debug, Clone)]
 struct Packed {
-    /// What the piece may refer to: the end of the text before it.
-    before: Box<[u8]>,
+    /// What the piece may refer to: the end of the text before it. It keeps that text.
+    before: Bytes,
     piece: Bytes,
     crc: u32,
     shift: Shift,
@@ -146,9 +146,16 @@ impl Segment {
         }
     }
 
-    fn is_packed_behind(&self, before: &[u8]) -> bool {
-        self.packed.as_ref().is_some_and(|packed| *packed.before == *before)
+    fn is_packed_behind(&self, before: &Bytes) -> bool {
+        self.packed
+            .as_ref()
+            .is_some_and(|packed| is_same(&packed.before, before))
     }
+}
+
+/// Mostly the very same, which is known without a look at its bytes: in their thousands that would be slow.
+fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    (one.as_ptr(), one.len()) == (other.as_ptr(), other.len()) || one == other
 }
 
 /// Compresses pieces.
@@ -173,7 +180,7 @@ impl std::fmt::Debug for Packer {
 }
 
 impl Packer {
-    fn pack(&mut self, text: &Bytes, before: &[u8]) -> Packed {
+    fn pack(&mut self, text: &Bytes, before: &Bytes) -> Packed {
         let Self { deflate, piece } = self;
         piece.clear();
         // More than deflate ever makes of its input, so that one call takes all of it.
@@ -189,7 +196,7 @@ impl Packer {
             push_stored(piece, text, false);
         }
         Packed {
-            before: before.into(),
+            before: before.clone(),
             piece: Bytes::copy_from_slice(piece),
             crc: crc32fast::hash(text),
             shift: Shift::of(text.len()),
@@ -219,32 +226,38 @@ struct PackedStretch {
 }
 
 impl Stretch {
-    fn fits_behind(&self, before: &[u8], packed: bool) -> bool {
-        self.joined && (!packed || self.packed.as_ref().is_some_and(|packed| packed.before == before))
+    fn fits_behind(&self, before: &Bytes, packed: bool) -> bool {
+        let fits = |packed: &PackedStretch| is_same(&packed.before, before);
+        self.joined && (!packed || self.packed.as_ref().is_some_and(fits))
     }
 
     /// Joins segments; compresses those that are new, or new behind what stands before them. A segment's twin stands in its
-    /// place in another exposition; its piece will do if it has the same text behind the same line.
+    /// place in another exposition; its piece will do if it has the same text behind the same line. `pieces_bytes` is what the
+    /// pieces took last time, or somewhat more.
     fn join<'s>(
         segments: impl Iterator<Item = (&'s mut Segment, Option<&'s Segment>)>,
         mut packer: Option<&mut Packer>,
         before: &Bytes,
+        pieces_bytes: usize,
     ) -> Self {
-        let (mut texts, mut text_bytes) = (Vec::new(), 0);
-        let (mut pieces, mut crc) = (Vec::new(), 0);
-        let (mut last_text, mut last_line): (Option<Bytes>, usize) = (None, 0);
+        let (mut texts, mut text_bytes) = (Vec::with_capacity(segments.size_hint().0), 0);
+        let (mut pieces, mut crc) = (Vec::with_capacity(pieces_bytes), 0);
+        let mut last_line = before.clone();
         for (segment, twin) in segments {
             if segment.text.is_empty() {
                 continue;
             }
             if let Some(packer) = &mut packer {
-                let before = last_text.as_ref().map_or(&before[..], |text| &text[last_line..]);
-                if !segment.is_packed_behind(before) {
-                    let twin = twin.filter(|twin| twin.is_packed_behind(before) && twin.text == segment.text);
-                    segment.packed = match twin {
-                        Some(twin) => twin.packed.clone(),
-                        None => Some(packer.pack(&segment.text, before)),
-                    };
+                match &mut segment.packed {
+                    // It may be the same line of a text that is not there any more, and should not be kept for it.
+                    Some(packed) if is_same(&packed.before, &last_line) => packed.before = last_line,
+                    _ => {
+                        let twin = twin.filter(|twin| twin.is_packed_behind(&last_line) && twin.text == segment.text);
+                        segment.packed = match twin {
+                            Some(twin) => twin.packed.clone(),
+                            None => Some(packer.pack(&segment.text, &last_line)),
+                        };
+                    }
                 }
                 if let Some(packed) = &segment.packed {
                     pieces.extend_from_slice(&packed.piece);
@@ -252,15 +265,14 @@ impl Stretch {
                 }
             }
             text_bytes += segment.text.len();
-            last_line = segment.last_line;
+            last_line = segment.text.slice(segment.last_line..);
             texts.push(segment.text.clone());
-            last_text = Some(segment.text.clone());
         }
         Self {
             joined: true,
             texts: texts.into(),
             text_bytes: text_bytes as u64,
-            last_line: last_text.map_or_else(Bytes::new, |text| text.slice(last_line..)),
+            last_line,
             packed: packer.is_some().then(|| PackedStretch {
                 before: before.clone(),
                 pieces: pieces.into(),
@@ -307,7 +319,8 @@ impl<'a> Assembly<'a> {
         segments: impl Iterator<Item = (&'s mut Segment, Option<&'s Segment>)>,
     ) {
         if !stretch.fits_behind(&self.last_line, self.packer.is_some()) {
-            *stretch = Stretch::join(segments, self.packer.as_deref_mut(), &self.last_line);
+            let pieces_bytes = stretch.packed.as_ref().map_or(0, |packed| packed.pieces.len() * 9 / 8);
+            *stretch = Stretch::join(segments, self.packer.as_deref_mut(), &self.last_line, pieces_bytes);
             self.is_new = true;
         }
         if stretch.text_bytes == 0 {

@@ -208,9 +208,40 @@ impl Writer<'_> {
     }
 }
 
+/// A name is shared by whoever uses it, so that two are mostly one, which is known without reading them.
+fn same_name(one: &Name, other: &Name) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
 impl Row for CaseRow {
     fn is_before(&self, other: &Self) -> bool {
         (&self.group, &self.case) < (&other.group, &other.case)
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        // All of it, so that nothing is forgotten when there is more.
+        let Self {
+            group: Group { environment, branch },
+            case,
+            counts,
+            came_back_at: _,
+            last,
+            last_pass,
+            consecutive_failures,
+            counted,
+        } = self;
+        let same_run = |(a, b): (&Option<Arc<CountedRun>>, &Option<Arc<CountedRun>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            _ => false,
+        };
+        same_name(case, &other.case)
+            && counts == &other.counts
+            && last == &other.last
+            && (last_pass, consecutive_failures) == (&other.last_pass, &other.consecutive_failures)
+            && same_name(environment, &other.group.environment)
+            && same_name(branch, &other.group.branch)
+            && counted.iter().zip(&other.counted).all(same_run)
     }
 
     fn with_labels(rows: &[Self], source_labels: &str, mut use_labels: impl FnMut(&str)) {
@@ -278,6 +309,10 @@ impl Row for CaseRow {
 impl Row for CaseInfo {
     fn is_before(&self, other: &Self) -> bool {
         self.case < other.case
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self == other
     }
 
     fn with_labels(rows: &[Self], source_labels: &str, mut use_labels: impl FnMut(&str)) {

@@ -130,7 +130,7 @@ fn a_stretch_is_joined_again_only_behind_another_line_or_for_its_first_compressi
     let joined = |packer: Option<&mut Packer>, text: &'static str, before: &'static str| {
         let mut segment = Segment::new(text, 1);
         let before = Bytes::from_static(before.as_bytes());
-        Stretch::join(std::iter::once((&mut segment, None)), packer, &before)
+        Stretch::join(std::iter::once((&mut segment, None)), packer, &before, 0)
     };
     let packer = &mut Packer::default();
     let mut one = joined(Some(packer), "a 1\nb 1\n", "");
