@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::own::BuildInfo;
-    use crate::metrics::render::render;
+    use crate::metrics::render::{Renderer, render};
     use crate::store::Snapshot;
 
     fn at(millisecond: i64) -> Timestamp {
@@ -160,6 +160,28 @@ mod tests {
             assert!(packed.gzipped && !plain.gzipped);
             assert_eq!(text(&plain), text(&packed));
             assert!(text(&plain).ends_with(format.end()));
+        }
+    }
+
+    #[test]
+    fn forty_scrapes_at_once_hold_the_same_bytes() {
+        let (ends, _) = ends();
+        let rendered = Arc::new(render(&Snapshot::default()));
+        for (format, gzip) in Format::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+            let scrapes: Vec<_> = (0..40).map(|_| ends.complete(&rendered, format, gzip, at(0))).collect();
+            let place = |scrape: &Complete| (scrape.body.as_ptr(), scrape.end.as_ptr());
+            assert!(scrapes.iter().all(|scrape| place(scrape) == place(&scrapes[0])));
+        }
+    }
+
+    #[test]
+    fn what_was_not_compressed_is_served_as_it_is() {
+        let (ends, _) = ends();
+        let rendered = Arc::new(Renderer::default().render_for(&Snapshot::default(), &[Format::Text]));
+        for (format, gzipped) in [(Format::Text, true), (Format::OpenMetrics, false)] {
+            let asked = ends.complete(&rendered, format, true, at(0));
+            assert_eq!(asked.gzipped, gzipped);
+            assert_eq!(text(&asked), text(&ends.complete(&rendered, format, false, at(0))));
         }
     }
 
