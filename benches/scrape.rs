@@ -1,8 +1,8 @@
 //! What a scrape and a publication cost. `cargo bench --bench scrape`; `-- 3` takes three rounds instead of nine.
 //!
 //! Everything that is compared runs in one process and in turns, so that the ratios hold on whatever machine this is. A
-//! scrape is one request over a kept connection on loopback, its answer read to the end and thrown away; its CPU is that of
-//! the whole process, the client's share included, on both sides of a ratio.
+//! scrape is one request over a kept connection on loopback, its answer read to the end and thrown away by a client in a
+//! process of its own; its CPU is that of the server's process.
 
 #![allow(unsafe_code, clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used)]
 
@@ -401,20 +401,73 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-fn at_rank(times: &mut [Duration], rank: f64) -> f64 {
-    times.sort();
-    times[((times.len() - 1) as f64 * rank) as usize].as_secs_f64() * 1e3
+fn at_rank(times: &mut [f64], rank: f64) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[((times.len() - 1) as f64 * rank) as usize]
+}
+
+/// The first argument of the process that scrapes: where, over how many connections, for how many milliseconds.
+const CLIENT: &str = "--client";
+
+/// What that process does: each scrape's time in milliseconds, a line each.
+fn client(arguments: &[String]) {
+    let [address, connections, milliseconds] = arguments else {
+        panic!("{CLIENT} ADDRESS CONNECTIONS MILLISECONDS");
+    };
+    let times = runtime().block_on(scrape(
+        address.parse().unwrap(),
+        connections.parse().unwrap(),
+        Duration::from_millis(milliseconds.parse().unwrap()),
+    ));
+    let lines: Vec<_> = times
+        .iter()
+        .map(|time| format!("{}\n", time.as_secs_f64() * 1e3))
+        .collect();
+    print!("{}", lines.concat());
+}
+
+/// Each scrape's time in milliseconds, and the CPU of one.
+async fn scraped(address: SocketAddr, connections: usize, milliseconds: u64) -> (Vec<f64>, f64) {
+    let numbers = [connections as u64, milliseconds].map(|number| number.to_string());
+    tokio::task::spawn_blocking(move || {
+        let before = cpu();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([CLIENT, &address.to_string()])
+            .args(numbers)
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .unwrap();
+        let cpu = (cpu() - before) * 1e3;
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let times: Vec<f64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        let cpu = cpu / times.len() as f64;
+        (times, cpu)
+    })
+    .await
+    .unwrap()
 }
 
 /// p50, p99 and CPU of a scrape, in milliseconds.
 async fn measured(address: SocketAddr, connections: usize) -> [f64; 3] {
-    let before = cpu();
-    let mut times = scrape(address, connections, Duration::from_millis(400)).await;
-    let cpu = (cpu() - before) * 1e3 / times.len() as f64;
+    let (mut times, cpu) = scraped(address, connections, 400).await;
     [at_rank(&mut times, 0.5), at_rank(&mut times, 0.99), cpu]
 }
 
-async fn against_static(view: &Arc<View>, series: usize, rounds: usize) {
+/// The least, the middle and the most.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    format!(
+        "{:.2}x ({:.2}..{:.2})",
+        values[values.len() / 2],
+        values[0],
+        values[values.len() - 1]
+    )
+}
+
+/// Against the same bytes and gzip -6 of the same text from hyper; and, if there is one, against a registry of the
+/// prometheus crate, whose text is gathered, encoded and compressed for each scrape, but not even sent.
+async fn against_others(view: &Arc<View>, series: usize, rounds: usize, registry: Option<&Registry>) {
     let rendered = view.rendered.load_full();
     let complete = view.ends.complete(&rendered, Format::Text, false, Timestamp::now());
     let text = [&complete.body.concat()[..], &complete.end].concat();
@@ -424,64 +477,78 @@ async fn against_static(view: &Arc<View>, series: usize, rounds: usize) {
     let whole = serve_static(gzipped(&text).into()).await;
     for connections in [1, 8] {
         let mut rows: [Vec<[f64; 3]>; 3] = Default::default();
-        for _ in 0..rounds {
-            for (address, row) in [ours, same_bytes, whole].into_iter().zip(&mut rows) {
-                row.push(measured(address, connections).await);
+        let mut crate_cpu = Vec::new();
+        for round in 0..rounds {
+            let mut turns = [0, 1, 2];
+            turns.rotate_left(round % 3);
+            for turn in turns {
+                rows[turn].push(measured([ours, same_bytes, whole][turn], connections).await);
+            }
+            if let Some(registry) = registry {
+                crate_cpu.push(encoded(registry).1);
             }
         }
         let ratio = |other: usize, what: usize| {
-            median(
-                rows[0]
-                    .iter()
-                    .zip(&rows[other])
-                    .map(|(ours, other)| ours[what] / other[what])
-                    .collect(),
-            )
+            let pairs = rows[0].iter().zip(&rows[other]);
+            spread(pairs.map(|(ours, other)| ours[what] / other[what]).collect())
         };
         let middle = |row: usize, what: usize| median(rows[row].iter().map(|row| row[what]).collect());
-        println!(
-            "{series:>6} series, {connections} connections: ours p50 {:.3} ms, p99 {:.3} ms, CPU {:.3} ms | hyper, the same bytes: p50 {:.3} ms, CPU {:.3} ms; ours is {:.2}x, {:.2}x | hyper, gzip -6 of the same text: p50 {:.3} ms, CPU {:.3} ms; ours is {:.2}x, {:.2}x",
-            middle(0, 0),
-            middle(0, 1),
-            middle(0, 2),
-            middle(1, 0),
-            middle(1, 2),
-            ratio(1, 0),
-            ratio(1, 2),
-            middle(2, 0),
-            middle(2, 2),
-            ratio(2, 0),
-            ratio(2, 2),
-        );
+        let [p50, p99, cpu] = [0, 1, 2].map(|what| middle(0, what));
+        println!("{series:>6} series, {connections} connections: p50 {p50:.3} ms, p99 {p99:.3} ms, CPU {cpu:.3} ms");
+        for (other, name) in [(1, "the same bytes"), (2, "gzip -6 of the same text")] {
+            println!(
+                "       hyper, {name}: p50 {:.3} ms, CPU {:.3} ms; ours is {}, CPU {}",
+                middle(other, 0),
+                middle(other, 2),
+                ratio(other, 0),
+                ratio(other, 2),
+            );
+        }
+        if registry.is_some() {
+            let ratios = crate_cpu.iter().zip(&rows[0]).map(|(other, ours)| other / ours[2]);
+            println!(
+                "       GaugeVec + TextEncoder + gzip -6: CPU {:.0} ms, {} ours",
+                median(crate_cpu.clone()),
+                spread(ratios.collect())
+            );
+        }
     }
 }
 
 async fn while_data_change(view: &Arc<View>, rows: &[CaseRow], renderer: Renderer, rounds: usize) {
     let address = serve_ours(Arc::clone(view)).await;
-    let (mut idle, mut busy) = (Vec::new(), Vec::new());
+    let mut ratios = Vec::new();
+    let (mut all_idle, mut all_busy) = (Vec::new(), Vec::new());
     let mut state = (renderer, rows.to_vec());
     for round in 0..rounds {
-        idle.extend(scrape(address, 1, Duration::from_secs(1)).await);
+        let (mut idle, _) = scraped(address, 1, 3_000).await;
         let publisher = {
             let view = Arc::clone(view);
             tokio::task::spawn_blocking(move || {
                 let (mut renderer, mut rows) = state;
-                let start = round * 71 % (rows.len() - 71);
-                rows[start..start + 71]
-                    .iter_mut()
-                    .for_each(|row| change(row, round as u64));
-                let rendered = renderer.render(&snapshot(rows.clone()));
-                view.rendered.store(Arc::new(rendered));
+                for second in 0..3 {
+                    std::thread::sleep(Duration::from_millis(if second == 0 { 500 } else { 1_000 }));
+                    let start = (3 * round + second) * 71 % (rows.len() - 71);
+                    rows[start..start + 71]
+                        .iter_mut()
+                        .for_each(|row| change(row, (3 * round + second) as u64));
+                    let rendered = renderer.render_for(&snapshot(rows.clone()), &[Format::Text]);
+                    view.rendered.store(Arc::new(rendered));
+                }
                 (renderer, rows)
             })
         };
-        busy.extend(scrape(address, 1, Duration::from_secs(1)).await);
+        let (mut busy, _) = scraped(address, 1, 3_000).await;
         state = publisher.await.unwrap();
+        ratios.push(at_rank(&mut busy, 0.99) / at_rank(&mut idle, 0.99));
+        all_idle.extend(idle);
+        all_busy.extend(busy);
     }
     println!(
-        "p99 of a scrape: idle {:.3} ms, while 1 % of the cases change every second {:.3} ms",
-        at_rank(&mut idle, 0.99),
-        at_rank(&mut busy, 0.99)
+        "p99 of a scrape: idle {:.3} ms, while 1 % of the cases change every second {:.3} ms: {}",
+        at_rank(&mut all_idle, 0.99),
+        at_rank(&mut all_busy, 0.99),
+        spread(ratios)
     );
 }
 
@@ -523,23 +590,33 @@ fn own_health() {
     println!("reading our own health, once a second at most: {:.0} us", median(times));
 }
 
-/// CPU of a publication, in milliseconds, when this is done to the rows before each.
+/// CPU of a publication, in milliseconds, when this is done to the rows before each: compressed in the one format that a
+/// server asks for, and in both.
 fn publishing(what: &str, rounds: usize, mut touch: impl FnMut(&mut [CaseRow], u64)) {
-    let mut rows = case_rows(100_000 / SERIES_PER_CASE);
-    let mut renderer = Renderer::default();
-    renderer.render(&snapshot(rows.clone()));
-    let times = (0..rounds.max(3) as u64)
-        .map(|round| {
-            touch(&mut rows, round);
-            let next = snapshot(rows.clone());
-            let before = cpu();
-            let rendered = renderer.render(&next);
-            let time = (cpu() - before) * 1e3;
-            drop(rendered);
-            time
-        })
-        .collect();
-    println!("publishing {what}: {:.2} ms", median(times));
+    let mut line = String::new();
+    for (formats, packed) in [
+        ("text", &[Format::Text][..]),
+        ("OpenMetrics", &[Format::OpenMetrics]),
+        ("both", &Format::ALL),
+    ] {
+        let mut rows = case_rows(100_000 / SERIES_PER_CASE);
+        let mut renderer = Renderer::default();
+        let mut shown = renderer.render_for(&snapshot(rows.clone()), packed);
+        let times = (0..rounds.max(3) as u64)
+            .map(|round| {
+                touch(&mut rows, round);
+                let next = snapshot(rows.clone());
+                let before = cpu();
+                // The one before goes: somebody has to pay for that, too.
+                shown = renderer.render_for(&next, packed);
+                (cpu() - before) * 1e3
+            })
+            .collect::<Vec<_>>();
+        drop(shown);
+        let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+        line += &format!(" {:.2} ms, at least {least:.2} ({formats});", median(times));
+    }
+    println!("publishing {what}:{line}");
 }
 
 fn publications(rounds: usize) {
@@ -566,27 +643,30 @@ fn publications(rounds: usize) {
     publishing("nothing", rounds, |_, _| {});
 }
 
-fn against_the_prometheus_crate(rendered: &Rendered, snapshot: &Snapshot) {
-    let registry = registry(snapshot);
-    let mut size = 0;
-    let times = (0..3)
-        .map(|_| {
-            let before = cpu();
-            let mut text = Vec::new();
-            TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
-            size = gzipped(&text).len();
-            (cpu() - before) * 1e3
-        })
-        .collect();
-    let ours: usize = rendered.text.packed().iter().map(Bytes::len).sum();
-    let open_metrics: usize = rendered.open_metrics.packed().iter().map(Bytes::len).sum();
+/// The gzip of a registry's text, and the CPU that it took, in milliseconds.
+fn encoded(registry: &Registry) -> (Vec<u8>, f64) {
+    let before = cpu();
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+    let gzip = gzipped(&text);
+    (gzip, (cpu() - before) * 1e3)
+}
+
+fn sizes(rendered: &Rendered, registry: &Registry) {
+    let size = |format: Format| -> usize {
+        rendered
+            .exposition(format)
+            .packed()
+            .unwrap()
+            .iter()
+            .map(Bytes::len)
+            .sum()
+    };
+    let (ours, other) = (size(Format::Text), encoded(registry).0.len());
     println!(
-        "bytes, gzip: ours {ours}, OpenMetrics with exemplars {open_metrics}, GaugeVec + TextEncoder + gzip -6 {size}: {:.2}x",
-        ours as f64 / size as f64
-    );
-    println!(
-        "CPU of a scrape by GaugeVec + TextEncoder + gzip -6: {:.0} ms",
-        median(times)
+        "bytes, gzip: ours {ours}, OpenMetrics with exemplars {}, GaugeVec + TextEncoder + gzip -6 {other}: {:.2}x",
+        size(Format::OpenMetrics),
+        ours as f64 / other as f64
     );
 }
 
@@ -598,28 +678,37 @@ fn resident_megabytes() -> f64 {
         / 1024.0
 }
 
-fn main() {
-    let rounds = std::env::args()
-        .filter_map(|argument| argument.parse().ok())
-        .next()
-        .unwrap_or(9);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == CLIENT) {
+        return client(&arguments[1..]);
+    }
+    let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(9);
     let before = resident_megabytes();
     let rows = case_rows(100_000 / SERIES_PER_CASE);
     let mut renderer = Renderer::default();
     let large = snapshot(rows.clone());
     let rendered = renderer.render(&large);
+    // For other servers and compressors: see peers.sh.
+    if let Ok(path) = std::env::var("SCRAPE_TEXT") {
+        return std::fs::write(path, rendered.text.to_text()).unwrap();
+    }
     println!(
-        "resident memory: {:.0} MB with 100 000 series rendered, {before:.0} MB without",
+        "resident memory: {:.0} MB with 100 000 series rendered in both formats, {before:.0} MB without",
         resident_megabytes()
     );
     publications(rounds);
     own_health();
-    against_the_prometheus_crate(&rendered, &large);
+    let registry = registry(&large);
+    sizes(&rendered, &registry);
     let view = |rendered| {
         Arc::new(View {
             rendered: ArcSwap::from_pointee(rendered),
@@ -628,11 +717,11 @@ fn main() {
     };
     let small = view(Renderer::default().render(&snapshot(case_rows(1000 / SERIES_PER_CASE))));
     let large = view(rendered);
-    runtime.block_on(async {
+    runtime().block_on(async {
         allocations(&small).await;
         allocations(&large).await;
-        against_static(&small, 1_000, rounds).await;
-        against_static(&large, 100_000, rounds).await;
+        against_others(&small, 1_000, rounds, None).await;
+        against_others(&large, 100_000, rounds, Some(&registry)).await;
         while_data_change(&large, &rows, renderer, rounds).await;
     });
 }

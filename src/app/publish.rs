@@ -1,7 +1,7 @@
 //! The one task that owns the store: takes updates, publishes rendered snapshots, lets held counts go after a scrape.
 //! Never polls, never serves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -9,11 +9,19 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::keep::{self, Keeper};
+use crate::metrics::Format;
 use crate::metrics::own::SourceOwn;
 use crate::metrics::render::{Rendered, Renderer, render};
 use crate::poll::{Message, Wall};
 use crate::store::ledger::Identity;
 use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
+
+/// A format that nobody has asked for, compressed, for so long is not compressed any more: that is most of a publication's
+/// cost, and of two formats a server asks for one. Longer than any scrape interval.
+const PACKED_SECONDS: i64 = 900;
+
+/// Nobody has asked yet.
+const NEVER: i64 = i64::MIN;
 
 /// What scrapes read, and how they tell that they have read it.
 pub struct Publication {
@@ -21,6 +29,9 @@ pub struct Publication {
     pub rendered: ArcSwap<Rendered>,
     scraped: AtomicU64,
     was_scraped: Notify,
+    /// By format: when it was last asked for compressed, in seconds since 1970.
+    asked: [AtomicI64; Format::ALL.len()],
+    was_missed: Notify,
 }
 
 impl Default for Publication {
@@ -29,6 +40,8 @@ impl Default for Publication {
             rendered: ArcSwap::from_pointee(render(&Snapshot::default())),
             scraped: AtomicU64::new(0),
             was_scraped: Notify::new(),
+            asked: [const { AtomicI64::new(NEVER) }; Format::ALL.len()],
+            was_missed: Notify::new(),
         }
     }
 }
@@ -38,6 +51,28 @@ impl Publication {
     pub fn scraped(&self, generation: u64) {
         self.scraped.fetch_max(generation, Ordering::Relaxed);
         self.was_scraped.notify_one();
+    }
+
+    /// A scrape wanted this format compressed, and got it or not. If not, it is compressed at once, for the next one.
+    pub fn asked(&self, format: Format, now: Timestamp, got: bool) {
+        self.asked[format as usize].store(now.as_second(), Ordering::Relaxed);
+        if !got {
+            self.was_missed.notify_one();
+        }
+    }
+
+    /// The formats to compress. In the beginning all of them: it is not known yet who will ask for what.
+    fn packed(&self, now: Timestamp) -> Vec<Format> {
+        let now = now.as_second();
+        let is_asked_for = |format: &Format| {
+            let asked = &self.asked[*format as usize];
+            let since = match asked.compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => now,
+                Err(since) => since,
+            };
+            now.saturating_sub(since) < PACKED_SECONDS
+        };
+        Format::ALL.into_iter().filter(is_asked_for).collect()
     }
 }
 
@@ -171,6 +206,7 @@ impl Publisher {
                     None => break,
                 },
                 () = publication.was_scraped.notified(), if held => self.release(),
+                () = publication.was_missed.notified() => Some(Arc::clone(&newest)),
                 () = sleep_until(wake, now) => self.release().or_else(|| Some(Arc::clone(&newest))),
             };
             if let Some(snapshot) = published {
@@ -235,13 +271,15 @@ impl Publisher {
         for source in &snapshot.sources {
             tell_projects(&self.owns, source);
         }
-        let fresh = self.fresh(&snapshot, (self.wall)());
+        let now = (self.wall)();
+        let fresh = self.fresh(&snapshot, now);
+        let packed = self.publication.packed(now);
         let renderer = Arc::clone(&self.renderer);
         let render = move || {
             let mut place = renderer.lock().unwrap_or_else(PoisonError::into_inner);
             // Taken out: after a panic it would not be whole, and a new one only has more to do.
             let mut renderer = place.take().unwrap_or_default();
-            let rendered = renderer.render(&fresh);
+            let rendered = renderer.render_for(&fresh, &packed);
             *place = Some(renderer);
             rendered
         };
@@ -296,5 +334,79 @@ async fn sleep_until(time: Option<Timestamp>, now: Timestamp) {
             tokio::time::sleep(wait.unsigned_abs()).await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::ends::{Complete, Ends};
+    use crate::metrics::own::{BuildInfo, Own};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_795_300_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_format_is_compressed_for_as_long_as_somebody_asks_for_it() {
+        let publication = Publication::default();
+        assert_eq!(publication.packed(at(0)), Format::ALL, "who asks is not known yet");
+        assert_eq!(publication.packed(at(PACKED_SECONDS - 1)), Format::ALL);
+        publication.asked(Format::OpenMetrics, at(PACKED_SECONDS - 1), true);
+        assert_eq!(publication.packed(at(PACKED_SECONDS)), [Format::OpenMetrics]);
+        assert_eq!(publication.packed(at(2 * PACKED_SECONDS)), []);
+        publication.asked(Format::Text, at(2 * PACKED_SECONDS), false);
+        assert_eq!(publication.packed(at(2 * PACKED_SECONDS)), [Format::Text]);
+        assert_eq!(publication.packed(at(-5)), Format::ALL, "the clock was set back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_what_was_not_compressed_gets_it_plain_and_then_compressed() {
+        let publication = Arc::new(Publication::default());
+        // Long ago.
+        publication.packed(Timestamp::UNIX_EPOCH);
+        let publisher = Publisher {
+            store: Store::new(Vec::new(), 1_000),
+            keeper: None,
+            owns: Vec::new(),
+            stale_after: Vec::new(),
+            lookback: Vec::new(),
+            publication: Arc::clone(&publication),
+            renderer: Arc::default(),
+            wall: Arc::new(|| at(0)),
+        };
+        let (sender, updates) = mpsc::channel(1);
+        let running = tokio::spawn(publisher.run(updates));
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
+        };
+        let ends = Ends::new(Own::new(build).unwrap());
+        // Republishes, since nothing else does here, and waits for it.
+        let republished = async |format: Format| {
+            let before = publication.rendered.load_full();
+            publication.asked(format, at(0), false);
+            while Arc::ptr_eq(&before, &publication.rendered.load_full()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        republished(Format::Text).await;
+        for (format, gzipped) in [(Format::Text, true), (Format::OpenMetrics, false)] {
+            let complete = ends.complete(&publication.rendered.load_full(), format, true, at(0));
+            assert_eq!(complete.gzipped, gzipped, "{format:?}");
+            let Complete { body, end, .. } = complete;
+            let text = [&body.concat()[..], &end].concat();
+            assert_eq!(text.ends_with(b"# EOF\n"), !gzipped, "{format:?}");
+        }
+        republished(Format::OpenMetrics).await;
+        for format in Format::ALL {
+            assert!(
+                ends.complete(&publication.rendered.load_full(), format, true, at(0))
+                    .gzipped
+            );
+        }
+        drop(sender);
+        running.await.unwrap();
     }
 }

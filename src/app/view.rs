@@ -207,7 +207,12 @@ impl web::View for AppView {
             web::Format::Text => Format::Text,
             web::Format::OpenMetrics => Format::OpenMetrics,
         };
-        let Complete { body, end, gzipped } = self.ends.complete(&rendered, format, wanted.gzip, (self.wall)());
+        let now = (self.wall)();
+        let Complete { body, end, gzipped } = self.ends.complete(&rendered, format, wanted.gzip, now);
+        if wanted.gzip {
+            let got = rendered.exposition(format).packed().is_some();
+            self.publication.asked(format, now, got);
+        }
         web::Scrape {
             generation: rendered.generation,
             body,

@@ -1,7 +1,7 @@
 //! What a scrape is made of: the snapshot's exposition, shared, and behind it our own health, read anew.
 //! Never renders a snapshot, never knows who asks.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -44,9 +44,11 @@ struct End {
     /// A compressed end fits one exposition only. Weak, because nobody may ever scrape in this format again.
     of: Weak<Rendered>,
     at: Timestamp,
-    text_bytes: u64,
-    plain: Complete,
-    gzipped: Complete,
+    text: Bytes,
+    /// Made when they are asked for: most scrapers all ask for the same.
+    plain: OnceLock<Complete>,
+    /// Nothing if the snapshot was not compressed.
+    gzipped: OnceLock<Option<Complete>>,
 }
 
 impl End {
@@ -66,15 +68,23 @@ impl Ends {
         }
     }
 
-    /// The exposition of a snapshot, compressed if that is wanted and worth it.
+    /// The exposition of a snapshot, compressed if that is wanted and worth it, and if the snapshot was compressed.
     #[must_use]
     pub fn complete(&self, rendered: &Arc<Rendered>, format: Format, gzip: bool, now: Timestamp) -> Complete {
         let end = self.end(rendered, format, now);
-        if gzip && rendered.exposition(format).text_bytes() + end.text_bytes >= GZIP_BYTES_MIN {
-            end.gzipped.clone()
-        } else {
-            end.plain.clone()
+        let exposition = rendered.exposition(format);
+        let worth_it = gzip && exposition.text_bytes() + end.text.len() as u64 >= GZIP_BYTES_MIN;
+        if worth_it {
+            let gzipped = || {
+                let packed_end = exposition.packed_end(&end.text)?;
+                Some(joined(exposition.packed()?, packed_end, true))
+            };
+            if let Some(gzipped) = end.gzipped.get_or_init(gzipped) {
+                return gzipped.clone();
+            }
         }
+        let plain = || joined(exposition.texts(), end.text.clone(), false);
+        end.plain.get_or_init(plain).clone()
     }
 
     fn end(&self, rendered: &Arc<Rendered>, format: Format, now: Timestamp) -> Arc<End> {
@@ -82,14 +92,12 @@ impl Ends {
         if let Some(end) = kept.load_full().filter(|end| end.serves(rendered, now)) {
             return end;
         }
-        let exposition = rendered.exposition(format);
-        let text = exposition.text_end(&self.own.render(now, format));
         let end = Arc::new(End {
             of: Arc::downgrade(rendered),
             at: now,
-            text_bytes: text.len() as u64,
-            gzipped: joined(exposition.packed(), exposition.packed_end(&text), true),
-            plain: joined(exposition.texts(), text, false),
+            text: rendered.exposition(format).text_end(&self.own.render(now, format)),
+            plain: OnceLock::new(),
+            gzipped: OnceLock::new(),
         });
         kept.store(Some(Arc::clone(&end)));
         end
@@ -112,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::own::BuildInfo;
-    use crate::metrics::render::render;
+    use crate::metrics::render::{Renderer, render};
     use crate::store::Snapshot;
 
     fn at(millisecond: i64) -> Timestamp {
@@ -152,6 +160,28 @@ mod tests {
             assert!(packed.gzipped && !plain.gzipped);
             assert_eq!(text(&plain), text(&packed));
             assert!(text(&plain).ends_with(format.end()));
+        }
+    }
+
+    #[test]
+    fn forty_scrapes_at_once_hold_the_same_bytes() {
+        let (ends, _) = ends();
+        let rendered = Arc::new(render(&Snapshot::default()));
+        for (format, gzip) in Format::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+            let scrapes: Vec<_> = (0..40).map(|_| ends.complete(&rendered, format, gzip, at(0))).collect();
+            let place = |scrape: &Complete| (scrape.body.as_ptr(), scrape.end.as_ptr());
+            assert!(scrapes.iter().all(|scrape| place(scrape) == place(&scrapes[0])));
+        }
+    }
+
+    #[test]
+    fn what_was_not_compressed_is_served_as_it_is() {
+        let (ends, _) = ends();
+        let rendered = Arc::new(Renderer::default().render_for(&Snapshot::default(), &[Format::Text]));
+        for (format, gzipped) in [(Format::Text, true), (Format::OpenMetrics, false)] {
+            let asked = ends.complete(&rendered, format, true, at(0));
+            assert_eq!(asked.gzipped, gzipped);
+            assert_eq!(text(&asked), text(&ends.complete(&rendered, format, false, at(0))));
         }
     }
 

@@ -1,12 +1,15 @@
 //! A rendered exposition as scrapes take it: pieces of text, and one gzip member whose end is still open.
-//! Never renders; a piece whose text has not changed is never compressed again.
+//! Never renders; a piece whose text has not changed is never compressed again, and one that nobody asks for never at all.
 //!
 //! The member is a header, raw deflate pieces and an end. Each piece ends on a byte with an empty block, so that pieces can
 //! stand behind one another, and was compressed on its own, but for the last line before it: most of a line repeats the
 //! one above, and without that the first line of every piece would be paid in full. What a scrape adds is the end: its
 //! fresh text, stored and not compressed, and the checksum, which is combined from those of the pieces.
+//!
+//! Pieces are small, so that a change costs little; there are thousands, and looking at each of them would cost more than the
+//! change. So neighbours are joined into stretches, which are kept, and an exposition is put together from these.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -30,9 +33,22 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 #[derive(Debug, Clone)]
 pub struct Exposition {
     format: Format,
-    texts: Arc<[Bytes]>,
+    texts: Arc<Texts>,
     text_bytes: u64,
-    packed: Arc<[Bytes]>,
+    member: Option<Member>,
+}
+
+#[derive(Debug)]
+struct Texts {
+    stretches: Vec<Arc<[Bytes]>>,
+    /// All of them in one list, made when somebody wants that.
+    list: OnceLock<Arc<[Bytes]>>,
+}
+
+/// A gzip member without its end.
+#[derive(Debug, Clone)]
+struct Member {
+    body: Arc<[Bytes]>,
     crc: u32,
 }
 
@@ -40,7 +56,8 @@ impl Exposition {
     /// The text in pieces, without its end.
     #[must_use]
     pub fn texts(&self) -> &Arc<[Bytes]> {
-        &self.texts
+        let Texts { stretches, list } = &*self.texts;
+        list.get_or_init(|| stretches.iter().flat_map(|texts| texts.iter().cloned()).collect())
     }
 
     /// How long the text is.
@@ -49,10 +66,10 @@ impl Exposition {
         self.text_bytes
     }
 
-    /// The gzip member without its end.
+    /// The gzip member without its end, if there is one: see [`crate::metrics::render::Renderer::render_for`].
     #[must_use]
-    pub fn packed(&self) -> &Arc<[Bytes]> {
-        &self.packed
+    pub fn packed(&self) -> Option<&Arc<[Bytes]>> {
+        self.member.as_ref().map(|member| &member.body)
     }
 
     /// What ends the text: whole families, and the format's last line.
@@ -63,8 +80,8 @@ impl Exposition {
 
     /// What ends the gzip member, for the text that [`Self::text_end`] has made.
     #[must_use]
-    pub fn packed_end(&self, text_end: &[u8]) -> Bytes {
-        let mut crc = Hasher::new_with_initial(self.crc);
+    pub fn packed_end(&self, text_end: &[u8]) -> Option<Bytes> {
+        let mut crc = Hasher::new_with_initial(self.member.as_ref()?.crc);
         crc.update(text_end);
         let mut end = Vec::with_capacity(text_end.len() + 64);
         push_stored(&mut end, text_end, true);
@@ -72,13 +89,14 @@ impl Exposition {
         // The format wants the length modulo 2^32.
         let [a, b, c, d, ..] = (self.text_bytes + text_end.len() as u64).to_le_bytes();
         end.extend_from_slice(&[a, b, c, d]);
-        end.into()
+        Some(end.into())
     }
 
     /// The whole text in one piece, for who wants that.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
-        self.texts.concat()
+        let stretches: Vec<_> = self.texts.stretches.iter().map(|texts| texts.concat()).collect();
+        stretches.concat()
     }
 }
 
@@ -110,8 +128,8 @@ pub(crate) struct Segment {
 
 #[derive(Debug, Clone)]
 struct Packed {
-    /// What the piece may refer to: the end of the text before it.
-    before: Box<[u8]>,
+    /// What the piece may refer to: the end of the text before it. It keeps that text.
+    before: Bytes,
     piece: Bytes,
     crc: u32,
     shift: Shift,
@@ -128,9 +146,16 @@ impl Segment {
         }
     }
 
-    fn is_packed_behind(&self, before: &[u8]) -> bool {
-        self.packed.as_ref().is_some_and(|packed| *packed.before == *before)
+    fn is_packed_behind(&self, before: &Bytes) -> bool {
+        self.packed
+            .as_ref()
+            .is_some_and(|packed| is_same(&packed.before, before))
     }
+}
+
+/// Mostly the very same, which is known without a look at its bytes: in their thousands that would be slow.
+fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    (one.as_ptr(), one.len()) == (other.as_ptr(), other.len()) || one == other
 }
 
 /// Compresses pieces.
@@ -155,7 +180,7 @@ impl std::fmt::Debug for Packer {
 }
 
 impl Packer {
-    fn pack(&mut self, text: &Bytes, before: &[u8]) -> Packed {
+    fn pack(&mut self, text: &Bytes, before: &Bytes) -> Packed {
         let Self { deflate, piece } = self;
         piece.clear();
         // More than deflate ever makes of its input, so that one call takes all of it.
@@ -171,7 +196,7 @@ impl Packer {
             push_stored(piece, text, false);
         }
         Packed {
-            before: before.into(),
+            before: before.clone(),
             piece: Bytes::copy_from_slice(piece),
             crc: crc32fast::hash(text),
             shift: Shift::of(text.len()),
@@ -179,63 +204,159 @@ impl Packer {
     }
 }
 
-/// An exposition being put together from its segments, front to back.
-pub(crate) struct Assembly<'a> {
-    packer: &'a mut Packer,
-    format: Format,
-    texts: Vec<Bytes>,
+/// Neighbouring segments, joined.
+#[derive(Debug, Default)]
+pub(crate) struct Stretch {
+    /// Whether it was joined at all.
+    joined: bool,
+    texts: Arc<[Bytes]>,
     text_bytes: u64,
-    /// Where the last line of the last text begins.
-    last_line: usize,
-    packed: Vec<u8>,
+    /// Of its text, for what stands behind it.
+    last_line: Bytes,
+    packed: Option<PackedStretch>,
+}
+
+#[derive(Debug)]
+struct PackedStretch {
+    /// What its first piece may refer to.
+    before: Bytes,
+    pieces: Bytes,
+    crc: u32,
+    shift: Shift,
+}
+
+impl Stretch {
+    fn fits_behind(&self, before: &Bytes, packed: bool) -> bool {
+        let fits = |packed: &PackedStretch| is_same(&packed.before, before);
+        self.joined && (!packed || self.packed.as_ref().is_some_and(fits))
+    }
+
+    /// Joins segments; compresses those that are new, or new behind what stands before them. A segment's twin stands in its
+    /// place in another exposition; its piece will do if it has the same text behind the same line. `pieces_bytes` is what the
+    /// pieces took last time, or somewhat more.
+    fn join<'s>(
+        segments: impl Iterator<Item = (&'s mut Segment, Option<&'s Segment>)>,
+        mut packer: Option<&mut Packer>,
+        before: &Bytes,
+        pieces_bytes: usize,
+    ) -> Self {
+        let (mut texts, mut text_bytes) = (Vec::with_capacity(segments.size_hint().0), 0);
+        let (mut pieces, mut crc) = (Vec::with_capacity(pieces_bytes), 0);
+        let mut last_line = before.clone();
+        for (segment, twin) in segments {
+            if segment.text.is_empty() {
+                continue;
+            }
+            if let Some(packer) = &mut packer {
+                match &mut segment.packed {
+                    // It may be the same line of a text that is not there any more, and should not be kept for it.
+                    Some(packed) if is_same(&packed.before, &last_line) => packed.before = last_line,
+                    _ => {
+                        let twin = twin.filter(|twin| twin.is_packed_behind(&last_line) && twin.text == segment.text);
+                        segment.packed = match twin {
+                            Some(twin) => twin.packed.clone(),
+                            None => Some(packer.pack(&segment.text, &last_line)),
+                        };
+                    }
+                }
+                if let Some(packed) = &segment.packed {
+                    pieces.extend_from_slice(&packed.piece);
+                    crc = packed.shift.apply(crc) ^ packed.crc;
+                }
+            }
+            text_bytes += segment.text.len();
+            last_line = segment.text.slice(segment.last_line..);
+            texts.push(segment.text.clone());
+        }
+        Self {
+            joined: true,
+            texts: texts.into(),
+            text_bytes: text_bytes as u64,
+            last_line,
+            packed: packer.is_some().then(|| PackedStretch {
+                before: before.clone(),
+                pieces: pieces.into(),
+                crc,
+                shift: Shift::of(text_bytes),
+            }),
+        }
+    }
+}
+
+/// An exposition being put together from its stretches, front to back.
+pub(crate) struct Assembly<'a> {
+    format: Format,
+    /// `None` if this one is not to be compressed.
+    packer: Option<&'a mut Packer>,
+    /// Whether a stretch was joined anew.
+    is_new: bool,
+    texts: Vec<Arc<[Bytes]>>,
+    text_bytes: u64,
+    last_line: Bytes,
+    pieces: Vec<Bytes>,
     crc: u32,
 }
 
 impl<'a> Assembly<'a> {
-    pub(crate) fn new(packer: &'a mut Packer, format: Format, packed_bytes: usize) -> Self {
-        let mut packed = Vec::with_capacity(packed_bytes);
-        packed.extend_from_slice(&GZIP_HEADER);
+    pub(crate) fn new(format: Format, packer: Option<&'a mut Packer>) -> Self {
         Self {
-            packer,
             format,
+            packer,
+            is_new: false,
             texts: Vec::new(),
             text_bytes: 0,
-            last_line: 0,
-            packed,
+            last_line: Bytes::new(),
+            pieces: vec![Bytes::from_static(&GZIP_HEADER)],
             crc: 0,
         }
     }
 
-    /// Adds a segment; compresses it if it is new, or new behind what stands before it. `twin` stands in this place in
-    /// another exposition; its piece will do if it has the same text behind the same line.
-    pub(crate) fn push(&mut self, segment: &mut Segment, twin: Option<&Segment>) {
-        if segment.text.is_empty() {
+    /// Adds a stretch; if it is new, or new behind what stands before it, it is joined from these segments, each with its
+    /// twin.
+    pub(crate) fn push<'s>(
+        &mut self,
+        stretch: &mut Stretch,
+        segments: impl Iterator<Item = (&'s mut Segment, Option<&'s Segment>)>,
+    ) {
+        if !stretch.fits_behind(&self.last_line, self.packer.is_some()) {
+            let pieces_bytes = stretch.packed.as_ref().map_or(0, |packed| packed.pieces.len() * 9 / 8);
+            *stretch = Stretch::join(segments, self.packer.as_deref_mut(), &self.last_line, pieces_bytes);
+            self.is_new = true;
+        }
+        if stretch.text_bytes == 0 {
             return;
         }
-        let before = self.texts.last().map_or(&[][..], |text| &text[self.last_line..]);
-        if !segment.is_packed_behind(before) {
-            let twin = twin.filter(|twin| twin.is_packed_behind(before) && twin.text == segment.text);
-            segment.packed = match twin {
-                Some(twin) => twin.packed.clone(),
-                None => Some(self.packer.pack(&segment.text, before)),
-            };
+        if let Some(packed) = stretch.packed.as_ref().filter(|_| self.packer.is_some()) {
+            self.crc = packed.shift.apply(self.crc) ^ packed.crc;
+            self.pieces.push(packed.pieces.clone());
         }
-        if let Some(Packed { piece, crc, shift, .. }) = &segment.packed {
-            self.packed.extend_from_slice(piece);
-            self.crc = shift.apply(self.crc) ^ crc;
-        }
-        self.last_line = segment.last_line;
-        self.text_bytes += segment.text.len() as u64;
-        self.texts.push(segment.text.clone());
+        self.texts.push(Arc::clone(&stretch.texts));
+        self.text_bytes += stretch.text_bytes;
+        self.last_line = stretch.last_line.clone();
     }
 
-    pub(crate) fn finish(self) -> Exposition {
+    /// The exposition. It is `last`, the one before, if that was put together from the same stretches.
+    pub(crate) fn finish(self, last: Option<&Exposition>) -> Exposition {
+        let is_packed = self.packer.is_some();
+        let same = |last: &&Exposition| {
+            // A stretch may have gone without any being new.
+            last.member.is_some() == is_packed && last.texts.stretches.len() == self.texts.len()
+        };
+        if let Some(last) = last.filter(|_| !self.is_new).filter(same) {
+            return last.clone();
+        }
         Exposition {
             format: self.format,
-            texts: self.texts.into(),
+            texts: Arc::new(Texts {
+                stretches: self.texts,
+                list: OnceLock::new(),
+            }),
             text_bytes: self.text_bytes,
-            packed: Arc::from([Bytes::from(self.packed)]),
-            crc: self.crc,
+            // In one piece: a socket takes it with fewer calls.
+            member: is_packed.then(|| Member {
+                body: Arc::from([Bytes::from(self.pieces.concat())]),
+                crc: self.crc,
+            }),
         }
     }
 }
@@ -249,8 +370,7 @@ fn last_line(text: &[u8]) -> usize {
 }
 
 /// What appending some bytes does to the checksum of what stands before them: it multiplies it by x^(8 * bytes), modulo the
-/// polynomial of gzip's CRC-32. Kept with each piece, because finding it takes 20 times as long as using it, and all pieces
-/// are joined for each publication.
+/// polynomial of gzip's CRC-32. Kept with each piece, because finding it takes 20 times as long as using it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shift(u32);
 

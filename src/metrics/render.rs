@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::metrics::blocks::{Block, Column, Lines, Row, update};
+use crate::metrics::blocks::{Column, Row, Table};
 use crate::metrics::catalog::{self, Family};
-use crate::metrics::exposition::{Assembly, Exposition, Packer, Segment};
+use crate::metrics::exposition::{Assembly, Exposition, Packer, Segment, Stretch};
 use crate::metrics::text::{Exemplar, Format, Page, Samples, push_head, push_identity_label, push_text_label};
 use crate::model::{CaseInfo, CaseOutcome, Group, Name, RunOutcome};
 use crate::store::{CaseRow, CountedRun, GroupRow, Histogram, Snapshot, SourceSnapshot};
@@ -47,51 +47,64 @@ impl Rendered {
 pub struct Renderer {
     packer: Packer,
     sources: BTreeMap<Name, Tables>,
+    /// By format.
+    last: [Last; Format::ALL.len()],
+}
+
+/// What the last exposition of a format was put together from, beside the tables.
+#[derive(Debug, Default)]
+struct Last {
+    exposition: Option<Exposition>,
     /// The pieces of small families, in their order.
-    small: [Vec<Segment>; Format::ALL.len()],
-    /// What the last ones took, for the next ones' buffers.
-    packed_bytes: usize,
+    small: Vec<(Segment, Stretch)>,
 }
 
 /// What is kept of one source.
 #[derive(Debug)]
 struct Tables {
     shown: Arc<SourceSnapshot>,
-    cases: Vec<Block>,
-    infos: Vec<Block>,
+    cases: Table,
+    infos: Table,
 }
 
 impl Tables {
     fn updated(known: Option<Self>, source: &Arc<SourceSnapshot>) -> Self {
-        let (old_cases, old_infos, shown) = match known {
+        let (mut cases, mut infos, shown) = match known {
             Some(known) if Arc::ptr_eq(&known.shown, source) => return known,
             Some(known) => (known.cases, known.infos, Some(known.shown)),
-            None => (Vec::new(), Vec::new(), None),
+            None => (Table::default(), Table::default(), None),
         };
         let mut labels = String::new();
         push_identity_label(&mut labels, "source", &source.source);
-        let (cases, infos) = shown
+        let (old_cases, old_infos) = shown
             .as_ref()
             .map_or((&[][..], &[][..]), |shown| (&shown.cases, &shown.case_infos));
+        cases.update(old_cases, &source.cases, &labels);
+        infos.update(old_infos, &source.case_infos, &labels);
         Self {
-            cases: update(old_cases, cases, &source.cases, &labels),
-            infos: update(old_infos, infos, &source.case_infos, &labels),
+            cases,
+            infos,
             shown: Arc::clone(source),
         }
     }
 }
 
 impl Renderer {
-    /// Renders a snapshot. Its rows are sorted as [`SourceSnapshot`] says.
+    /// Renders a snapshot, and compresses it in both formats. Its rows are sorted as [`SourceSnapshot`] says.
     pub fn render(&mut self, snapshot: &Snapshot) -> Rendered {
+        self.render_for(snapshot, &Format::ALL)
+    }
+
+    /// Renders a snapshot in both formats, and compresses it in these: that is most of the work.
+    pub fn render_for(&mut self, snapshot: &Snapshot, packed: &[Format]) -> Rendered {
         let mut known = std::mem::take(&mut self.sources);
         for source in &snapshot.sources {
             let name = source.source.clone();
             let tables = Tables::updated(known.remove(&name), source);
             self.sources.insert(name, tables);
         }
-        let (text, series) = self.assemble(Format::Text);
-        let (open_metrics, _) = self.assemble(Format::OpenMetrics);
+        let (text, series) = self.assemble(Format::Text, packed);
+        let (open_metrics, _) = self.assemble(Format::OpenMetrics, packed);
         Rendered {
             generation: snapshot.generation,
             text,
@@ -100,12 +113,14 @@ impl Renderer {
         }
     }
 
-    fn assemble(&mut self, format: Format) -> (Exposition, Vec<(&'static str, u64)>) {
+    fn assemble(&mut self, format: Format, packed: &[Format]) -> (Exposition, Vec<(&'static str, u64)>) {
+        let Last { exposition, small } = std::mem::take(&mut self.last[format as usize]);
+        let packer = packed.contains(&format).then_some(&mut self.packer);
         let mut writer = Writer {
             format,
-            known_small: std::mem::take(&mut self.small[format as usize]).into_iter(),
+            known_small: small.into_iter(),
             small: Vec::new(),
-            assembly: Assembly::new(&mut self.packer, format, self.packed_bytes),
+            assembly: Assembly::new(format, packer),
             series: Vec::new(),
         };
         let sources: Vec<_> = self.sources.values().map(|tables| tables.shown.clone()).collect();
@@ -125,13 +140,11 @@ impl Renderer {
             series,
             ..
         } = writer;
-        let exposition = assembly.finish();
-        self.small[format as usize] = small;
-        self.packed_bytes = exposition
-            .packed()
-            .iter()
-            .map(|piece| piece.len() + piece.len() / 8)
-            .sum();
+        let exposition = assembly.finish(exposition.as_ref());
+        self.last[format as usize] = Last {
+            exposition: Some(exposition.clone()),
+            small,
+        };
         (exposition, series)
     }
 }
@@ -145,8 +158,8 @@ pub fn render(snapshot: &Snapshot) -> Rendered {
 /// One format's exposition being written, small families and columns in turn.
 struct Writer<'a> {
     format: Format,
-    known_small: std::vec::IntoIter<Segment>,
-    small: Vec<Segment>,
+    known_small: std::vec::IntoIter<(Segment, Stretch)>,
+    small: Vec<(Segment, Stretch)>,
     assembly: Assembly<'a>,
     series: Vec<(&'static str, u64)>,
 }
@@ -168,21 +181,19 @@ impl Writer<'_> {
 
     /// Texts are compared with those in the same places last time: which families there are seldom changes.
     fn small_text(&mut self, text: &str) {
-        let known = self.known_small.next().filter(|known| known.text == text.as_bytes());
-        let mut segment = known.unwrap_or_else(|| Segment::new(text.to_owned(), 0));
-        self.assembly.push(&mut segment, None);
-        self.small.push(segment);
+        let known = self
+            .known_small
+            .next()
+            .filter(|(known, _)| known.text == text.as_bytes());
+        let (mut segment, mut stretch) =
+            known.unwrap_or_else(|| (Segment::new(text.to_owned(), 0), Stretch::default()));
+        self.assembly.push(&mut stretch, std::iter::once((&mut segment, None)));
+        self.small.push((segment, stretch));
     }
 
-    fn columns<R: Row>(
-        &mut self,
-        sources: &mut BTreeMap<Name, Tables>,
-        blocks: impl Fn(&mut Tables) -> &mut Vec<Block>,
-    ) {
+    fn columns<R: Row>(&mut self, sources: &mut BTreeMap<Name, Tables>, table: impl Fn(&mut Tables) -> &mut Table) {
         for (place, Column { family, .. }) in R::COLUMNS.iter().enumerate() {
-            let in_source =
-                |tables| -> u64 { blocks(tables).iter().map(|block| block.column(place).text.series).sum() };
-            let count: u64 = sources.values_mut().map(in_source).sum();
+            let count: u64 = sources.values_mut().map(|tables| table(tables).series(place)).sum();
             if count == 0 {
                 continue;
             }
@@ -191,21 +202,46 @@ impl Writer<'_> {
             push_head(&mut head, family, self.format);
             self.small_text(&head);
             for tables in sources.values_mut() {
-                for block in blocks(tables) {
-                    let Lines { text, open_metrics } = block.column_mut(place);
-                    match self.format {
-                        Format::Text => self.assembly.push(text, None),
-                        Format::OpenMetrics => self.assembly.push(open_metrics, Some(text)),
-                    }
-                }
+                table(tables).push(place, self.format, &mut self.assembly);
             }
         }
     }
 }
 
+/// A name is shared by whoever uses it, so that two are mostly one, which is known without reading them.
+fn same_name(one: &Name, other: &Name) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
 impl Row for CaseRow {
     fn is_before(&self, other: &Self) -> bool {
         (&self.group, &self.case) < (&other.group, &other.case)
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        // All of it, so that nothing is forgotten when there is more.
+        let Self {
+            group: Group { environment, branch },
+            case,
+            counts,
+            came_back_at: _,
+            last,
+            last_pass,
+            consecutive_failures,
+            counted,
+        } = self;
+        let same_run = |(a, b): (&Option<Arc<CountedRun>>, &Option<Arc<CountedRun>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            _ => false,
+        };
+        same_name(case, &other.case)
+            && counts == &other.counts
+            && last == &other.last
+            && (last_pass, consecutive_failures) == (&other.last_pass, &other.consecutive_failures)
+            && same_name(environment, &other.group.environment)
+            && same_name(branch, &other.group.branch)
+            && counted.iter().zip(&other.counted).all(same_run)
     }
 
     fn with_labels(rows: &[Self], source_labels: &str, mut use_labels: impl FnMut(&str)) {
@@ -273,6 +309,10 @@ impl Row for CaseRow {
 impl Row for CaseInfo {
     fn is_before(&self, other: &Self) -> bool {
         self.case < other.case
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self == other
     }
 
     fn with_labels(rows: &[Self], source_labels: &str, mut use_labels: impl FnMut(&str)) {

@@ -7,7 +7,8 @@ use super::*;
 
 /// The gzip member as a client receives it.
 fn received(exposition: &Exposition, end: &[u8]) -> Vec<u8> {
-    [&exposition.packed().concat()[..], &exposition.packed_end(end)].concat()
+    let packed = exposition.packed().unwrap().concat();
+    [&packed[..], &exposition.packed_end(end).unwrap()].concat()
 }
 
 /// Reads one member with both readers; there is nothing behind it.
@@ -22,13 +23,13 @@ fn unpacked(gzip: &[u8]) -> Vec<u8> {
     one
 }
 
+/// All of them in one stretch.
 fn assembled(segments: &mut [Segment]) -> Exposition {
     let mut packer = Packer::default();
-    let mut assembly = Assembly::new(&mut packer, Format::Text, 0);
-    for segment in segments {
-        assembly.push(segment, None);
-    }
-    assembly.finish()
+    let mut assembly = Assembly::new(Format::Text, Some(&mut packer));
+    let segments = segments.iter_mut().map(|segment| (segment, None));
+    assembly.push(&mut Stretch::default(), segments);
+    assembly.finish(None)
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn an_end_longer_than_a_stored_block_is_cut_into_several() {
 #[test]
 fn the_end_is_the_formats_own() {
     let mut packer = Packer::default();
-    let open_metrics = Assembly::new(&mut packer, Format::OpenMetrics, 0).finish();
+    let open_metrics = Assembly::new(Format::OpenMetrics, Some(&mut packer)).finish(None);
     assert_eq!(open_metrics.text_end("up 1\n"), "up 1\n# EOF\n");
     assert_eq!(assembled(&mut []).text_end("up 1\n"), "up 1\n");
 }
@@ -88,20 +89,74 @@ fn a_piece_is_packed_again_only_if_it_or_the_line_before_it_has_changed() {
 fn a_twin_lends_its_piece_only_behind_the_same_line() {
     let mut packer = Packer::default();
     let mut segment = Segment::new("a{b=\"c\"} 1\n", 1);
-    let mut text = Assembly::new(&mut packer, Format::Text, 0);
-    text.push(&mut Segment::new("x 1\n", 1), None);
-    text.push(&mut segment, None);
-    let mut packer = Packer::default();
+    let mut head = Segment::new("x 1\n", 1);
+    let mut text = Assembly::new(Format::Text, Some(&mut packer));
+    text.push(
+        &mut Stretch::default(),
+        [(&mut head, None), (&mut segment, None)].into_iter(),
+    );
     for (head, shared) in [("x 1\n", true), ("a{b=\"c\"} 2\n", false)] {
         let mut twin = Segment::new(segment.text.clone(), 1);
-        let mut other = Assembly::new(&mut packer, Format::OpenMetrics, 0);
-        other.push(&mut Segment::new(head, 1), None);
-        other.push(&mut twin, Some(&segment));
+        let mut other = Assembly::new(Format::OpenMetrics, Some(&mut packer));
+        let mut segments = [Segment::new(head, 1)];
+        other.push(
+            &mut Stretch::default(),
+            segments.iter_mut().map(|segment| (segment, None)),
+        );
+        other.push(&mut Stretch::default(), std::iter::once((&mut twin, Some(&segment))));
+        let gzip = received(&other.finish(None), b"");
+        assert_eq!(unpacked(&gzip), [head.as_bytes(), &segment.text].concat());
         let same = twin.packed.unwrap().piece.as_ptr() == segment.packed.as_ref().unwrap().piece.as_ptr();
         assert_eq!(same, shared);
-        let gzip = received(&other.finish(), b"");
-        assert_eq!(unpacked(&gzip), [head.as_bytes(), &segment.text].concat());
     }
+}
+
+fn no_segments() -> std::iter::Empty<(&'static mut Segment, Option<&'static Segment>)> {
+    std::iter::empty()
+}
+
+/// Puts stretches together without their segments: what would have to be joined is missing.
+fn put_together(stretches: &mut [&mut Stretch], packed: bool, last: Option<&Exposition>) -> Exposition {
+    let mut packer = Packer::default();
+    let mut assembly = Assembly::new(Format::Text, packed.then_some(&mut packer));
+    for stretch in stretches {
+        assembly.push(stretch, no_segments());
+    }
+    assembly.finish(last)
+}
+
+#[test]
+fn a_stretch_is_joined_again_only_behind_another_line_or_for_its_first_compression() {
+    let joined = |packer: Option<&mut Packer>, text: &'static str, before: &'static str| {
+        let mut segment = Segment::new(text, 1);
+        let before = Bytes::from_static(before.as_bytes());
+        Stretch::join(std::iter::once((&mut segment, None)), packer, &before, 0)
+    };
+    let packer = &mut Packer::default();
+    let mut one = joined(Some(packer), "a 1\nb 1\n", "");
+    let mut two = joined(Some(packer), "c 1\n", "b 1\n");
+    let whole = put_together(&mut [&mut one, &mut two], true, None);
+    assert_eq!(unpacked(&received(&whole, b"")), b"a 1\nb 1\nc 1\n");
+    assert_eq!(whole.texts().concat(), b"a 1\nb 1\nc 1\n");
+
+    let again = put_together(&mut [&mut one, &mut two], true, Some(&whole));
+    assert!(Arc::ptr_eq(&again.texts, &whole.texts), "nothing is new");
+    let fewer = put_together(&mut [&mut one], true, Some(&whole));
+    assert_eq!(unpacked(&received(&fewer, b"")), b"a 1\nb 1\n");
+    let plain = put_together(&mut [&mut one, &mut two], false, Some(&whole));
+    assert!(plain.packed().is_none() && plain.packed_end(b"").is_none());
+    assert_eq!(plain.to_text(), b"a 1\nb 1\nc 1\n");
+
+    // Behind nothing, `two` would refer to a line that is not there.
+    let mut alone = [&mut two];
+    assert_eq!(
+        put_together(&mut alone, true, None).text_bytes(),
+        0,
+        "it is joined anew, of nothing"
+    );
+    let mut never_packed = joined(None, "a 1\n", "");
+    assert_eq!(put_together(&mut [&mut never_packed], false, None).text_bytes(), 4);
+    assert_eq!(put_together(&mut [&mut never_packed], true, None).text_bytes(), 0);
 }
 
 proptest! {
@@ -118,9 +173,15 @@ proptest! {
     fn whatever_the_pieces_are_the_member_is_their_text(
         texts in proptest::collection::vec("([a-c{}=\" ]{0,40}\n){0,8}|\\PC{0,30}\n|x{2000}\n", 0..12),
         end in "[a-z \n]{0,200}",
+        stretch in 1_usize..5,
     ) {
         let mut segments: Vec<_> = texts.iter().map(|text| Segment::new(text.clone(), 0)).collect();
-        let exposition = assembled(&mut segments);
+        let mut packer = Packer::default();
+        let mut assembly = Assembly::new(Format::Text, Some(&mut packer));
+        for some in segments.chunks_mut(stretch) {
+            assembly.push(&mut Stretch::default(), some.iter_mut().map(|segment| (segment, None)));
+        }
+        let exposition = assembly.finish(None);
         let text = texts.concat() + &end;
         prop_assert_eq!(unpacked(&received(&exposition, end.as_bytes())), text.as_bytes());
         prop_assert_eq!(exposition.text_bytes() + end.len() as u64, text.len() as u64);

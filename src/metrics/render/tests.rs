@@ -547,12 +547,61 @@ fn a_change_of_one_case_packs_its_own_block_and_leaves_the_others() {
     assert_eq!(after.text.to_text(), render(&snapshot(changed)).text.to_text());
 }
 
-/// The text of a snapshot as a scrape gets it compressed, in each format.
+#[test]
+fn what_nobody_asks_for_is_not_compressed_and_can_be_later() {
+    let snapshot = Snapshot {
+        generation: 1,
+        sources: vec![Arc::new(source(
+            "s",
+            Vec::new(),
+            vec![case_row(group("e", "b"), "c", None)],
+        ))],
+    };
+    let mut renderer = Renderer::default();
+    let one = renderer.render_for(&snapshot, &[Format::OpenMetrics]);
+    assert!(one.text.packed().is_none());
+    assert_eq!(one.text.to_text(), render(&snapshot).text.to_text());
+    let end = one.open_metrics.packed_end(b"").unwrap();
+    let both = renderer.render_for(&snapshot, &Format::ALL);
+    check_packed(&both);
+    assert_eq!(both.open_metrics.packed_end(b"").unwrap(), end);
+    let none = renderer.render_for(&snapshot, &[]);
+    assert!(none.text.packed().is_none() && none.open_metrics.packed().is_none());
+}
+
+#[test]
+fn a_publication_without_news_is_the_one_before() {
+    let rows: Vec<_> = (0..1000)
+        .map(|case| case_row(group("e", "b"), &format!("c{case:04}"), None))
+        .collect();
+    let snapshot = || Snapshot {
+        generation: 1,
+        sources: vec![Arc::new(source("s", Vec::new(), rows.clone()))],
+    };
+    let mut renderer = Renderer::default();
+    let first = renderer.render(&snapshot());
+    let second = renderer.render(&snapshot());
+    for format in Format::ALL {
+        let packed = |rendered: &Rendered| Arc::clone(rendered.exposition(format).packed().unwrap());
+        assert!(Arc::ptr_eq(&packed(&first), &packed(&second)));
+    }
+    let fewer = renderer.render(&Snapshot {
+        generation: 2,
+        sources: Vec::new(),
+    });
+    assert_eq!(fewer.text.to_text(), render(&Snapshot::default()).text.to_text());
+    check_packed(&fewer);
+}
+
+/// The text of a snapshot as a scrape gets it compressed, in each format that it was compressed in.
 fn check_packed(rendered: &Rendered) {
     for format in Format::ALL {
         let exposition = rendered.exposition(format);
         let end = exposition.text_end("up 1\n");
-        let gzip = [&exposition.packed().concat()[..], &exposition.packed_end(&end)].concat();
+        let Some((packed, packed_end)) = exposition.packed().zip(exposition.packed_end(&end)) else {
+            continue;
+        };
+        let gzip = [&packed.concat()[..], &packed_end].concat();
         let mut text = Vec::new();
         flate2::read::GzDecoder::new(&gzip[..]).read_to_end(&mut text).unwrap();
         assert!(text == [exposition.to_text(), end.to_vec()].concat(), "{format:?}");
@@ -565,10 +614,10 @@ proptest! {
     #[test]
     fn whatever_changes_what_is_kept_reads_like_what_is_rendered_anew(
         steps in proptest::collection::vec(
-            (proptest::collection::btree_map(0_u32..200, 0_u64..3, 0..150), any::<bool>(), 0_u64..3), 1..6),
+            (proptest::collection::btree_map(0_u32..200, 0_u64..3, 0..150), any::<bool>(), 0_u64..3, 0_usize..4), 1..6),
     ) {
         let mut renderer = Renderer::default();
-        for (cases, second, exemplars) in steps {
+        for (cases, second, exemplars, asked) in steps {
             let rows = |branch: &str| cases.iter().map(|(case, count)| {
                 let mut row = case_row(group("e", branch), &format!("case {case:03}"), None);
                 row.counts.results[0] = *count;
@@ -589,11 +638,20 @@ proptest! {
                 sources.push(Arc::new(source("b", Vec::new(), rows("a"))));
             }
             let snapshot = Snapshot { generation: 1, sources };
-            let kept = renderer.render(&snapshot);
+            let asked: &[Format] = match asked {
+                0 => &[],
+                1 => &[Format::Text],
+                2 => &[Format::OpenMetrics],
+                _ => &Format::ALL,
+            };
+            let kept = renderer.render_for(&snapshot, asked);
             let anew = render(&snapshot);
             prop_assert_eq!(&kept.series, &anew.series);
             for format in Format::ALL {
-                prop_assert!(kept.exposition(format).to_text() == anew.exposition(format).to_text());
+                let kept = kept.exposition(format);
+                prop_assert!(kept.to_text() == anew.exposition(format).to_text());
+                prop_assert!(kept.texts().concat() == kept.to_text());
+                prop_assert_eq!(kept.packed().is_some(), asked.contains(&format));
             }
             check_packed(&kept);
             parse(std::str::from_utf8(&kept.text.to_text()).unwrap(), true);
