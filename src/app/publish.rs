@@ -365,18 +365,10 @@ mod tests {
         let publication = Arc::new(Publication::default());
         // Long ago.
         publication.packed(Timestamp::UNIX_EPOCH);
-        let publisher = Publisher {
-            store: Store::new(Vec::new(), 1_000),
-            keeper: None,
-            owns: Vec::new(),
-            stale_after: Vec::new(),
-            lookback: Vec::new(),
-            publication: Arc::clone(&publication),
-            renderer: Arc::default(),
-            wall: Arc::new(|| at(0)),
-        };
+        let publisher = Publisher::new(None, Arc::clone(&publication), Arc::new(|| at(0)));
         let (sender, updates) = mpsc::channel(1);
-        let running = tokio::spawn(publisher.run(updates));
+        let (_changer, changes) = mpsc::channel(1);
+        let running = tokio::spawn(publisher.run(updates, changes));
         let build = BuildInfo {
             version: "1",
             revision: "2",
