@@ -592,7 +592,7 @@ fn a_backlog_larger_than_the_allowance_is_spread_over_rounds_new_runs_first() {
 }
 
 #[test]
-fn a_batch_that_is_too_large_is_halved_for_good() {
+fn a_batch_that_is_too_large_is_halved_and_those_after_it_are_no_larger() {
     let mut shop = Shop::new(&[(1, "ended", 500)]);
     shop.cases = vec!["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8"];
     let mut source = empirical();

@@ -47,8 +47,9 @@ impl Size {
 
 /// A world that forgets as a reader does, so that the simulation itself stays as large as it is.
 fn world(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    let world = WorldOptions::exam(kind, seed, start);
     WorldOptions {
-        environments: vec!["production".into()],
+        environments: world.environments[..1].to_vec(),
         cases: CASES,
         runs_before: 12,
         history: Duration::from_secs(2 * 86_400),
@@ -60,7 +61,7 @@ fn world(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
         keep_for: Duration::from_secs(4 * 86_400),
         reruns: 0.1,
         created_ties: 0.0,
-        ..WorldOptions::exam(kind, seed, start)
+        ..world
     }
 }
 

@@ -7,6 +7,7 @@
 //! is read again, slowly. At the first meeting the finished runs are only
 //! presumed so by elimination: a few requests for the active ones instead of one for each of a month's runs.
 
+mod batch_size;
 mod cases;
 mod runs;
 mod wire;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use self::batch_size::BatchSize;
 use self::cases::{Batch, Cases};
 use self::runs::{LIFECYCLE, Runs, Standing, Told, case_outcome, told};
 use super::loose::{self, missing, read};
@@ -118,8 +120,7 @@ pub struct Empirical {
     unnamed: BTreeSet<RunId>,
     /// Open runs whose details the server could not serve.
     detail_less: BTreeSet<RunId>,
-    batch_size: usize,
-    batch_size_max: usize,
+    batch_size: BatchSize,
     discovered: Option<Timestamp>,
     discovery_wanted: bool,
     foreign: Vec<ForeignPass>,
@@ -166,8 +167,7 @@ impl Empirical {
             candidates: BTreeSet::new(),
             unnamed: BTreeSet::new(),
             detail_less: BTreeSet::new(),
-            batch_size: batch,
-            batch_size_max: batch,
+            batch_size: BatchSize::new(batch),
             discovered: None,
             discovery_wanted: true,
             foreign: Vec::new(),
@@ -220,7 +220,7 @@ impl Empirical {
         self.backlog = due.len()
             + self
                 .cases
-                .batch(self.batch_size, self.now)
+                .batch(self.batch_size.get(), self.now)
                 .map_or(0, |(_, rest)| rest + 1);
         if self.allowance.requests == 0 {
             return None;
@@ -246,7 +246,7 @@ impl Empirical {
         let history = |this: &mut Self| {
             let enabled = this.settings.cases.enabled;
             let batch = enabled
-                .then(|| this.cases.batch_again(this.batch_size, this.now))
+                .then(|| this.cases.batch_again(this.batch_size.get(), this.now))
                 .flatten();
             batch.map(Ask::History)
         };
@@ -271,7 +271,7 @@ impl Empirical {
         if listed && self.discovery_wanted && pause_over {
             return Some(Ask::Discover);
         }
-        if let Some((batch, _)) = self.cases.batch(self.batch_size, self.now) {
+        if let Some((batch, _)) = self.cases.batch(self.batch_size.get(), self.now) {
             return Some(Ask::History(batch));
         }
         if let Some(pass) = self.foreign.first() {
@@ -764,6 +764,7 @@ impl Empirical {
                 *cut = oldest;
             }
         }
+        self.batch_size.served(batch.ids.len());
         if batch.again {
             self.cases.passed_again(batch, self.now);
             self.cases.requeue_all(&batch.ids, self.now);
@@ -777,9 +778,6 @@ impl Empirical {
             self.tell_result(result, learned);
         }
         self.cases.requeue_all(&batch.ids, self.now);
-        if self.batch_size < self.batch_size_max {
-            self.batch_size = (self.batch_size * 2).min(self.batch_size_max);
-        }
         Ok(())
     }
 
@@ -999,10 +997,11 @@ impl Empirical {
                 Ok(())
             }
             Ask::History(batch) if batch.again => {
-                if batch.ids.len() > 1 && is_too_much(&rejection) {
-                    self.batch_size = batch.ids.len() / 2;
-                    self.batch_size_max = self.batch_size;
-                } else {
+                let lasting = is_too_much(&rejection);
+                if lasting {
+                    self.batch_size.refused(batch.ids.len(), lasting);
+                }
+                if !lasting || batch.ids.len() == 1 {
                     self.cases.passed_again(batch, self.now);
                 }
                 Ok(())
@@ -1088,11 +1087,8 @@ impl Empirical {
         if !lasting && !self.forgive(&rejection) {
             return Err(rejection);
         }
+        self.batch_size.refused(batch.ids.len(), lasting);
         if batch.ids.len() > 1 {
-            self.batch_size = batch.ids.len() / 2;
-            if lasting {
-                self.batch_size_max = self.batch_size;
-            }
             return Ok(());
         }
         self.cases.postpone(&batch.ids, self.now);
@@ -1121,7 +1117,7 @@ impl Empirical {
         self.failures_in_a_row = 0;
         self.cases.first_round_is_over(self.now);
         self.cases.prepare(self.now);
-        if self.cases.batch(self.batch_size, self.now).is_none() {
+        if self.cases.batch(self.batch_size.get(), self.now).is_none() {
             self.tell_nameless(learned);
         }
         if self.settings.cases.enabled && self.cases.len() == 0 {
