@@ -435,6 +435,9 @@ impl Reloads {
 /// asked for again.
 pub(crate) const REST: usize = 20;
 
+/// Weeks of rounds: who needs more does not come to rest.
+const ROUNDS_MAX: usize = 20_000;
+
 /// The ids that a person would configure.
 fn every_id(platform: &Platform, now: Timestamp) -> Vec<String> {
     match platform.kind() {
@@ -472,8 +475,14 @@ pub(crate) struct Sitting {
 impl Sitting {
     /// Until enough rounds in a row had nothing to do in a world at rest. Faults begin after the first meeting.
     async fn watch(&mut self, faults: f64, enough: impl Fn(usize) -> bool) -> Arc<Snapshot> {
-        let mut rest = 0;
+        let (mut rest, mut rounds) = (0, 0);
         while !enough(rest) {
+            rounds += 1;
+            assert!(
+                rounds < ROUNDS_MAX,
+                "no rest after {rounds} rounds: {:?}",
+                self.status.report((self.now)()).status
+            );
             if self.round().await == RoundResult::Success {
                 self.set_faults(faults);
                 rest = if self.is_idle() { rest + 1 } else { 0 };
