@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, Update};
+use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
 use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
 use testrun_exporter::simulate::{
     CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions,
@@ -254,6 +254,8 @@ pub(crate) struct Exam {
     pub(crate) interval: Duration,
     /// How many days are read.
     pub(crate) lookback_days: u64,
+    /// For how many days a case that no run lists is kept.
+    pub(crate) series_ttl_days: u64,
     /// How many rounds without anything to do make the end.
     pub(crate) rest: usize,
     /// How likely the configuration changes with each message of the poller.
@@ -279,6 +281,7 @@ impl Exam {
             reloads: 0.0,
             interval: Duration::from_secs(60),
             lookback_days: 30,
+            series_ttl_days: 14,
             rest: REST,
         }
     }
@@ -346,6 +349,7 @@ impl Exam {
         let shutdown = CancellationToken::new();
         let mut settings = settings(self.kind, self.discovery);
         settings.lookback = Duration::from_secs(self.lookback_days * 86_400);
+        settings.series_ttl = Duration::from_secs(self.series_ttl_days * 86_400);
         if self.discovery == Discovery::Static {
             settings.cases.ids = every_id(&platform.lock().unwrap(), met);
         }
@@ -360,7 +364,7 @@ impl Exam {
             Kind::Empirical => at_work(Empirical::new, settings, transport, parts, sender, stop),
             Kind::SamplePlatform => at_work(SamplePlatform::new, settings, transport, parts, sender, stop),
         };
-        let store = Store::new(vec![spec(self.lookback_days)], usize::MAX);
+        let store = Store::new(vec![spec(self.lookback_days, self.series_ttl_days)], usize::MAX);
         Sitting {
             now,
             met,
@@ -373,6 +377,7 @@ impl Exam {
             change,
             store,
             newest: Arc::default(),
+            left: Left::default(),
             memory_bytes: 0,
         }
     }
@@ -468,6 +473,7 @@ pub(crate) struct Sitting {
     change: ChangeFn,
     pub(crate) store: Store,
     newest: Arc<Snapshot>,
+    pub(crate) left: Left,
     /// The size of what the source remembers.
     pub(crate) memory_bytes: usize,
 }
@@ -505,9 +511,11 @@ impl Sitting {
     /// What is shown when no count is held back any more.
     pub(crate) fn last_snapshot(&mut self) -> Arc<Snapshot> {
         let later = (self.now)() + SignedDuration::from_mins(5);
-        self.store
-            .tick(later, u64::MAX)
-            .unwrap_or_else(|| Arc::clone(&self.newest))
+        if let Some(snapshot) = self.store.tick(later, u64::MAX) {
+            never_less(&self.newest, &snapshot, &mut self.left);
+            self.newest = snapshot;
+        }
+        Arc::clone(&self.newest)
     }
 
     /// One round.
@@ -532,7 +540,7 @@ impl Sitting {
                 .update(0, update, now, scraped)
                 .or_else(|| self.store.tick(now, scraped));
             if let Some(snapshot) = published {
-                never_less(&self.newest, &snapshot);
+                never_less(&self.newest, &snapshot, &mut self.left);
                 self.newest = snapshot;
             }
             if let Some(result) = ended {
@@ -597,28 +605,102 @@ fn quiet_moment(exam: Exam, start: Timestamp) -> Timestamp {
         .expect("a world that never rests for half a minute")
 }
 
+/// What rows had counted when they left, because nothing was left to tell of them. One that returns begins at 0 again, as after
+/// a restart: what happened is the sum.
+#[derive(Default)]
+pub(crate) struct Left {
+    groups: BTreeMap<(String, String), ([u64; RunOutcome::COUNT], [u64; CaseOutcome::COUNT])>,
+    cases: BTreeMap<(String, String, String), [u64; CaseOutcome::COUNT]>,
+}
+
+impl Left {
+    fn group(&mut self, row: &GroupRow) {
+        let key = (row.group.environment.to_string(), row.group.branch.to_string());
+        let (runs, cases) = self.groups.entry(key).or_default();
+        add(runs, &row.runs);
+        add(cases, &row.cases);
+    }
+
+    fn case(&mut self, row: &CaseRow) {
+        let group = (row.group.environment.to_string(), row.group.branch.to_string());
+        let key = (group.0, group.1, row.case.to_string());
+        add(self.cases.entry(key).or_default(), &row.counts.results);
+    }
+
+    /// How many rows have left.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.len() + self.cases.len()
+    }
+
+    /// What remains of the differences: those of rows that never left, and those of sums.
+    pub(crate) fn explain(&self, mut wrong: Vec<String>, truth: &Truth, snapshot: &Snapshot) -> Vec<String> {
+        let is_of = |line: &str, key: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(' '));
+        let mut keys: Vec<String> = self.groups.keys().map(|key| format!("{key:?}")).collect();
+        keys.extend(self.cases.keys().map(|key| format!("{key:?}")));
+        keys.sort_unstable();
+        wrong.retain(|line| {
+            // The key is the one that sorts last before the line.
+            let at = keys.partition_point(|key| key.as_str() <= line.as_str());
+            at == 0 || !is_of(line, &keys[at - 1])
+        });
+        let mut sums = Self {
+            groups: self.groups.clone(),
+            cases: self.cases.clone(),
+        };
+        let source = &snapshot.sources[0];
+        source.groups.iter().for_each(|row| sums.group(row));
+        source.cases.iter().for_each(|row| sums.case(row));
+        for key in self.groups.keys() {
+            let expected = truth.runs.get(key).map(|row| (row.runs, row.cases));
+            if expected.unwrap_or_default() != sums.groups[key] {
+                wrong.push(format!(
+                    "{key:?} in all: expected {expected:?}, got {:?}",
+                    sums.groups[key]
+                ));
+            }
+        }
+        for key in self.cases.keys() {
+            let expected = truth.cases.get(key).map(|row| row.results);
+            if expected.unwrap_or_default() != sums.cases[key] {
+                wrong.push(format!(
+                    "{key:?} in all: expected {expected:?}, got {:?}",
+                    sums.cases[key]
+                ));
+            }
+        }
+        wrong
+    }
+}
+
+fn add<const N: usize>(to: &mut [u64; N], from: &[u64; N]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+}
+
 /// No counter ever goes back, and none is first seen above 0. Rows are in the order of their keys.
-fn never_less(before: &Snapshot, after: &Snapshot) {
+fn never_less(before: &Snapshot, after: &Snapshot, left: &mut Left) {
     let Some(after) = after.sources.first() else { return };
     let before = before.sources.first();
     let mut known = before.map_or(&[][..], |source| &source.groups).iter().peekable();
     for row in &after.groups {
-        while known.next_if(|known| known.group < row.group).is_some() {}
+        while let Some(gone) = known.next_if(|known| known.group < row.group) {
+            left.group(gone);
+        }
         let before = known.next_if(|known| known.group == row.group).map(|known| known.runs);
         no_less(before.as_ref(), &row.runs, || format!("{:?}", row.group));
     }
+    known.for_each(|gone| left.group(gone));
     let mut known = before.map_or(&[][..], |source| &source.cases).iter().peekable();
     for row in &after.cases {
-        let key = |row: &CaseRow| (row.group.clone(), row.case.clone());
-        while known
-            .next_if(|known| known.case != row.case && key(known) < key(row))
-            .is_some()
-        {}
+        let is_before = |known: &&CaseRow| (&known.group, &known.case) < (&row.group, &row.case);
+        while let Some(gone) = known.next_if(is_before) {
+            left.case(gone);
+        }
         let before = known.next_if(|known| known.case == row.case && known.group == row.group);
         no_less(before.map(|before| &before.counts.results), &row.counts.results, || {
             row.case.to_string()
         });
     }
+    known.for_each(|gone| left.case(gone));
 }
 
 fn no_less<const N: usize>(before: Option<&[u64; N]>, after: &[u64; N], what: impl Fn() -> String) {
@@ -628,7 +710,7 @@ fn no_less<const N: usize>(before: Option<&[u64; N]>, after: &[u64; N], what: im
     assert!(!less, "{} went back", what());
 }
 
-fn spec(lookback_days: u64) -> SourceSpec {
+fn spec(lookback_days: u64, series_ttl_days: u64) -> SourceSpec {
     SourceSpec {
         name: Name::from("exam"),
         error_codes: ErrorCode::ALL,
@@ -636,7 +718,7 @@ fn spec(lookback_days: u64) -> SourceSpec {
         limits: Limits {
             cases_max: 10_000,
             retention: Duration::from_secs((lookback_days + 2) * 86_400),
-            series_ttl: Duration::from_secs(14 * 86_400),
+            series_ttl: Duration::from_secs(series_ttl_days * 86_400),
         },
     }
 }

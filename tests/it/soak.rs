@@ -1,10 +1,10 @@
 //! The soak: thirty days of both platforms with ten thousand cases each and every fault there is, in virtual time. Exact
 //! counters at the end, and a state that does not grow once its windows are full.
 //!
-//! `cargo test --test it soak -- --ignored`: in a process of its own, because what it measures is the process's memory.
+//! `cargo test --test it soak:: -- --ignored`: in a process of its own, because what it measures is the process's memory.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,12 +16,14 @@ use crate::exam::{Exam, REST, differences, on_paused_clocks};
 
 const CASES: usize = 10_000;
 const DAYS: i64 = 30;
-/// Six runs a day, and as many as happen in thirty days.
-const RUN_INTERVAL: Duration = Duration::from_secs(4 * 3600);
-const RUNS: usize = 180;
-/// The windows are full by then: three days of lookback and what is kept beyond it, and 32 results of each case in either
-/// branch, which take two weeks.
-const FULL: i64 = 17;
+/// Four runs a day, and as many as happen in thirty days.
+const RUN_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+const RUNS: usize = 120;
+/// The windows are full by then: three days of lookback and what is kept beyond it, and 32 results of each case, which take
+/// two weeks because some runs are of some cases only.
+const FULL: i64 = 15;
+/// What is compared: the most of so many days.
+const SPAN: i64 = 5;
 /// The growth that is measurement: allocators and hash tables keep what they had at their fullest.
 const GROWTH_MAX: f64 = 1.10;
 
@@ -57,57 +59,107 @@ fn world(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
         run_interval: RUN_INTERVAL,
         run_duration: Duration::from_secs(1_800),
         queue_wait: Duration::from_secs(300),
-        branches: vec![("main".into(), 50), ("feature".into(), 50)],
+        branches: vec![("main".into(), 1)],
         keep_for: Duration::from_secs(4 * 86_400),
         reruns: 0.1,
         created_ties: 0.0,
+        // A run without a branch makes a row for each of its cases. A few of them are enough.
+        nulls: 0.02,
         ..world
     }
 }
 
+/// Both platforms begin each day together: the process's memory is then that of both on the same day.
+#[derive(Default)]
+struct Lockstep {
+    days: Mutex<[i64; 2]>,
+    moved: Condvar,
+    resident: Mutex<BTreeMap<i64, u64>>,
+}
+
+impl Lockstep {
+    /// Gives what the process occupies, once the other is there too.
+    fn begin(&self, kind: Kind, day: i64) -> u64 {
+        self.arrive(kind, day);
+        let is_ahead = |days: &mut [i64; 2]| days.iter().any(|other| *other < day);
+        drop(self.moved.wait_while(self.days.lock().unwrap(), is_ahead).unwrap());
+        let kib = resident_kib();
+        let mut resident = self.resident.lock().unwrap();
+        let most = resident.entry(day).or_default();
+        *most = kib.max(*most);
+        kib
+    }
+
+    fn arrive(&self, kind: Kind, day: i64) {
+        self.days.lock().unwrap()[kind as usize] = day;
+        self.moved.notify_all();
+    }
+}
+
+/// Whoever ends, in whatever way, is not waited for.
+struct Walker<'a>(&'a Lockstep, Kind);
+
+impl Drop for Walker<'_> {
+    fn drop(&mut self) {
+        self.0.arrive(self.1, i64::MAX);
+    }
+}
+
 #[test]
-#[ignore = "takes too long for a step of its own in CI"]
+#[ignore = "measures the process's memory, so it needs a process of its own; and takes minutes"]
 fn thirty_days_of_ten_thousand_cases_count_exactly_and_grow_by_nothing() {
-    let resident: Mutex<BTreeMap<(i64, &str), u64>> = Mutex::default();
-    on_paused_clocks([Kind::Empirical, Kind::SamplePlatform], |kind| live(kind, &resident));
-    let resident = resident.into_inner().unwrap();
-    eprintln!("resident, KiB: {resident:?}");
-    let most = |days: std::ops::Range<i64>| {
-        resident
-            .range((days.start, "")..(days.end, ""))
-            .map(|(_, kib)| *kib)
-            .max()
-    };
-    let (full, end) = (most(FULL..FULL + 6).unwrap(), most(DAYS - 6..DAYS + 1).unwrap());
+    let lockstep = Lockstep::default();
+    on_paused_clocks([Kind::Empirical, Kind::SamplePlatform], |kind| live(kind, &lockstep));
+    let resident = lockstep.resident.into_inner().unwrap();
+    eprintln!("resident, KiB by day: {resident:?}");
+    let most = |days: std::ops::Range<i64>| resident.range(days).map(|(_, kib)| *kib).max().unwrap();
+    let (full, end) = (most(FULL..FULL + SPAN), most(DAYS - SPAN..DAYS));
     assert!(
         is_flat(full, end),
         "resident memory has grown from {full} KiB to {end} KiB"
     );
 }
 
-async fn live(kind: Kind, resident: &Mutex<BTreeMap<(i64, &'static str), u64>>) {
+async fn live(kind: Kind, lockstep: &Lockstep) {
+    let walker = Walker(lockstep, kind);
     let exam = Exam {
         world,
         faults: 0.01,
         limit: Some(Limit::per_minute(120)),
-        requests_per_minute: 12.0,
+        // A run is 200 requests on Empirical and 100 on the Sample Platform: between one and two hours.
+        requests_per_minute: 2.0,
+        burst: 4,
         interval: Duration::from_secs(3600),
         lookback_days: 3,
+        series_ttl_days: 60,
         ..Exam::of(kind, 31)
     };
     let mut sitting = exam.begin().await;
     let (mut rest, mut day, mut sizes) = (0, 0, BTreeMap::<i64, Size>::new());
+    let (mut rounds, mut failed, mut requests) = (0, 0, 0);
     while rest <= REST {
-        if sitting.round().await == RoundResult::Success {
+        let result = sitting.round().await;
+        rounds += 1;
+        if result == RoundResult::Success {
             sitting.set_faults(exam.faults);
             rest = if sitting.is_idle() { rest + 1 } else { 0 };
+        } else {
+            failed += 1;
         }
         let today = (sitting.now)().duration_since(sitting.met).as_hours() / 24;
         if today > day {
             day = today;
-            eprintln!("{kind:?}: day {day}");
-            sitting.platform.lock().unwrap().forget_requests();
-            resident.lock().unwrap().insert((today, kind.label()), resident_kib());
+            {
+                let mut platform = sitting.platform.lock().unwrap();
+                requests += platform.journal().entries().len();
+                platform.forget_requests();
+            }
+            let kib = lockstep.begin(kind, day);
+            if day % 10 == 0 {
+                eprintln!(
+                    "{kind:?}, day {day}: {rounds} rounds, {failed} failed; {requests} requests; {kib} KiB resident"
+                );
+            }
         }
         if (sitting.now)().duration_since(sitting.met) < SignedDuration::from_hours(24 * DAYS) {
             let state = &sitting.store.sources()[0];
@@ -126,10 +178,18 @@ async fn live(kind: Kind, resident: &Mutex<BTreeMap<(i64, &'static str), u64>>) 
             *most = most.most(Size { store, ..size });
         }
     }
+    drop(walker);
     let snapshot = sitting.last_snapshot();
     let truth = sitting.truth().await;
     assert_eq!(truth.counted, RUNS as u64);
     let wrong = differences(&truth, &snapshot, exam.discovery, false);
+    let wrong = sitting.left.explain(wrong, &truth, &snapshot);
+    eprintln!(
+        "{kind:?}: {} cases, {} of them left and returned or not; {} differences",
+        truth.cases.len(),
+        sitting.left.len(),
+        wrong.len()
+    );
     assert!(
         wrong.is_empty(),
         "{kind:?}: {} differences:\n{}",
@@ -147,12 +207,13 @@ async fn live(kind: Kind, resident: &Mutex<BTreeMap<(i64, &'static str), u64>>) 
             .map(|(_, size)| *size)
             .fold(Size::default(), Size::most)
     };
-    let (full, end) = (most(FULL..FULL + 6), most(DAYS - 6..DAYS));
+    let (full, end) = (most(FULL..FULL + SPAN), most(DAYS - SPAN..DAYS));
     assert!(
         is_flat(full.source as u64, end.source as u64) && is_flat(full.store as u64, end.store as u64),
         "{kind:?} has grown: {full:?}, and in the end {end:?}"
     );
-    assert_eq!((end.rows, end.cases), (2 * CASES, CASES), "{kind:?}");
+    // Some run so rarely that they have left.
+    assert!(full.cases.min(end.cases) > CASES * 99 / 100, "{kind:?}: {end:?}");
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a test's sizes")]
