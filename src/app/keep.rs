@@ -104,6 +104,26 @@ impl Keeper {
         }
     }
 
+    /// Counts of restored sources wait behind zeros. When they are shown that has to be written, so what is kept of these
+    /// sources is held until then.
+    pub(super) async fn hold(&mut self, store: &Store) {
+        for (source, state) in self.sources.iter_mut().zip(store.sources()) {
+            if source.kept.is_some() || !state.holds_back() {
+                continue;
+            }
+            let (ledger, identity) = (Arc::clone(&self.ledger), source.identity.clone());
+            let loaded = tokio::task::spawn_blocking(move || ledger.load(&identity)).await;
+            if let (Ok(Ok(Found::Kept(kept))), Ok(state), Ok(released)) = (loaded, state.keep(), state.keep_released())
+            {
+                source.kept = Some(Kept {
+                    state: Arc::new(state),
+                    memory: kept.memory,
+                    released: Arc::new(released),
+                });
+            }
+        }
+    }
+
     /// Writes what is not written yet.
     pub(super) async fn write(&mut self, store: &Store, now: Timestamp) {
         let was_healthy = self.retry_at.is_none();

@@ -178,6 +178,9 @@ impl Publisher {
         for (own, state) in self.owns.iter().zip(self.store.sources()) {
             own.late_edits(state.late_edits());
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.hold(&self.store).await;
+        }
         self.publish(Arc::clone(&snapshot)).await;
         // Who has asked may be about to stop the process.
         let _ = done.send(());

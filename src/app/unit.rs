@@ -324,6 +324,10 @@ fn info(source: &SourceConfig) -> SourceInfo {
     }
 }
 
+/// The store knows a case for as long as a run that it has seen it in; by then the source may track another one in its
+/// place. `cases.max` bounds what is asked for, and this what a year of renaming may cost in memory.
+const CASES_MARGIN: usize = 4;
+
 /// What the store must know of a source before it has told anything.
 fn spec(source: &SourceConfig) -> SourceSpec {
     let (error_codes, active_states) = match source.source.kind {
@@ -332,7 +336,7 @@ fn spec(source: &SourceConfig) -> SourceSpec {
     };
     let retention = source.source.lookback + RETENTION_MARGIN;
     let limits = Limits {
-        cases_max: source.source.cases.max,
+        cases_max: source.source.cases.max.saturating_mul(CASES_MARGIN),
         retention,
         series_ttl: source.source.series_ttl,
     };

@@ -235,6 +235,9 @@ pub(super) struct Row {
     /// The generation in which its series changed last; `None`: not known, so that it counts as now.
     #[serde(skip)]
     pub(super) changed: Option<u64>,
+    /// Its series have come back, and nobody has seen yet where they go on: what is counted now has to wait, or those who
+    /// add up increases would not see it happen.
+    pub(super) returning: bool,
     /// What its series counted when they came back last.
     pub(super) came_back_at: Option<Arc<Counts>>,
     pub(super) recent: Recent,
@@ -254,6 +257,7 @@ impl Row {
             pending: None,
             admitted: false,
             changed: None,
+            returning: false,
             came_back_at: None,
             recent: Recent::default(),
             told_pass: None,
@@ -279,23 +283,31 @@ impl Row {
         self.admitted && self.changed.is_none_or(|changed| changed > scraped)
     }
 
-    /// A round has ended as `generation`, and the case has series of its own.
-    pub(super) fn admit(&mut self, generation: u64) {
+    /// A round has ended as `generation`, and the case has series of its own. `scraped` is the newest generation that a
+    /// scrape has taken.
+    pub(super) fn admit(&mut self, generation: u64, scraped: u64) {
         if !self.admitted && self.shown == Shown::Truth {
             self.came_back_at = Some(Arc::new(self.own.counts.clone()));
+            self.returning = true;
         }
         self.admitted = true;
-        if self.pending.is_some() || self.changed.is_none() {
+        if self.changed.is_none() {
             self.changed = Some(generation);
+        }
+        self.returning &= self.is_unseen(scraped);
+        if self.returning {
+            return;
         }
         if let Some(pending) = self.pending.take() {
             self.own.merge(*pending);
+            self.changed = Some(generation);
         }
     }
 
     /// A round has ended, and the case has no series of its own. What no series has counted yet goes on waiting.
     pub(super) fn leave(&mut self) {
         self.admitted = false;
+        self.returning = false;
         self.changed = None;
         self.shown.leave_out();
     }

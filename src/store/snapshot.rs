@@ -153,7 +153,7 @@ impl Counts {
     /// Counts a result with all that belongs to it. A duration that is not a length of time is not one.
     pub(super) fn add(&mut self, result: &CaseResult) {
         self.results[result.outcome.index()] += 1;
-        self.retries += result.retries.unwrap_or(0);
+        self.retries = self.retries.saturating_add(result.retries.unwrap_or(0));
         if let Some(seconds) = result
             .duration_seconds
             .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
@@ -168,7 +168,7 @@ impl Counts {
         for (sum, count) in self.results.iter_mut().zip(other.results) {
             *sum += count;
         }
-        self.retries += other.retries;
+        self.retries = self.retries.saturating_add(other.retries);
         self.duration_sum += other.duration_sum;
         self.duration_count += other.duration_count;
     }

@@ -98,7 +98,7 @@ impl GroupState {
         self.runs[run.outcome.index()] += 1;
         counted.remember_in(&mut self.counted[run.outcome.index()]);
         for (sum, count) in self.cases.iter_mut().zip(run.counts) {
-            *sum += count.unwrap_or(0);
+            *sum = sum.saturating_add(count.unwrap_or(0));
         }
         if let Some(seconds) = run.duration_seconds.filter(length) {
             self.duration.observe_run(seconds, &counted);
@@ -459,14 +459,15 @@ impl SourceState {
             return;
         };
         self.runs.forget_before(cutoff);
+        let rows_cutoff = cutoff.min(self.alive_since());
         let alive: HashSet<&Group> = self.runs.values().map(|known| &known.run.group).collect();
         let mut used = CaseSet::default();
         self.groups.retain(|name, group| {
             let rows = group.rows.len();
             group.rows.retain(|_, row| {
-                row.touched >= cutoff
+                row.touched >= rows_cutoff
                     || row.pending.is_some()
-                    || row.recent.newest().is_some_and(|(ended, _)| ended >= cutoff)
+                    || row.recent.newest().is_some_and(|(ended, _)| ended >= rows_cutoff)
             });
             if group.rows.len() != rows {
                 group.sorted.clear();
@@ -619,7 +620,7 @@ impl SourceState {
             for case in &group.sorted {
                 let Some(row) = group.rows.get_mut(case) else { continue };
                 if admitted.next().copied().unwrap_or(false) {
-                    row.admit(generation);
+                    row.admit(generation, scraped);
                     continue;
                 }
                 let has_no_room = row.seen() >= alive;

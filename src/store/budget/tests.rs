@@ -180,7 +180,7 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
         }
     }
     // What was held back or had to wait is shown after a scrape or two; what has left is not shown again.
-    for _ in 0..4 {
+    for _ in 0..6 {
         seconds += 61;
         let shown = round(&mut store, Vec::new(), seconds, scraped).expect("published");
         published.push((budget, SourceSnapshot::clone(&shown.sources[0])));
@@ -195,6 +195,7 @@ proptest! {
     #[test]
     fn the_budget_holds_and_every_result_is_counted_once(steps in steps(), budget in 0..400_usize) {
         let mut last: BTreeMap<String, f64> = BTreeMap::new();
+        let mut there: BTreeMap<String, f64> = BTreeMap::new();
         let mut groups = BTreeSet::new();
         for (budget, shown) in play(&steps, budget) {
             groups.extend(shown.groups.iter().map(|row| row.group.clone()));
@@ -203,10 +204,20 @@ proptest! {
             let mut in_order = shown.cases.clone();
             in_order.sort_by(|a, b| (&a.group, &a.case).cmp(&(&b.group, &b.case)));
             prop_assert_eq!(&in_order, &shown.cases);
-            for (series, value) in counters(&shown) {
-                let before = last.insert(series.clone(), value).unwrap_or(0.0);
+            let now_there = counters(&shown);
+            for (series, value) in now_there.clone() {
+                let known = last.insert(series.clone(), value);
+                let before = known.unwrap_or(0.0);
+                prop_assert!(
+                    known.is_none() || there.contains_key(&series) || before == value,
+                    "{} returns with a step from {} to {}",
+                    series,
+                    before,
+                    value
+                );
                 prop_assert!(before <= value, "{} falls from {} to {}", series, before, value);
             }
+            there = now_there;
         }
         for outcome in CaseOutcome::ALL {
             let series = format!(" {}", outcome.index());
