@@ -12,6 +12,7 @@ use testrun_exporter::app::{self, Origin};
 use testrun_exporter::cli::{Cli, Command, Flags};
 use testrun_exporter::config::{self, Config, ENVIRONMENT_PREFIX, Fingerprint, Problems};
 use testrun_exporter::logging;
+use testrun_exporter::web::access::Access;
 
 /// A bad command line or configuration.
 const MISUSED: u8 = 2;
@@ -101,6 +102,11 @@ fn check_config(config: &Config) -> ExitCode {
     for source in &config.sources {
         // Nobody who could be told is left when standard output is closed.
         let _ = writeln!(out, "{}", source.summary());
+    }
+    if let Some(file) = &config.web.config_file {
+        for warning in Access::warnings(file) {
+            complain(&format!("{}: warning: {warning}", file.display()));
+        }
     }
     ExitCode::SUCCESS
 }
