@@ -77,6 +77,19 @@ async fn sighup_does_not_end_it() {
     assert!(exporter.process.is_running());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_that_has_learned_nothing_is_no_line_unless_every_round_is_wanted() {
+    let upstream = Upstream::quiet(Kind::SamplePlatform, "token").await;
+    let files = Files::new(&[upstream.source("it", "token: token", "")]);
+    let exporter = Exporter::start(&files).await;
+    exporter.rounds("it", "success", 3).await;
+    let said = || exporter.process.log().matches("round complete").count();
+    let before = said();
+    assert!(before > 0, "the first one has learned all there is");
+    exporter.rounds("it", "success", 3).await;
+    assert_eq!(said(), before);
+}
+
 #[tokio::test]
 async fn check_config_says_what_each_source_is() {
     let upstream = Upstream::quiet(Kind::Empirical, "token").await;
@@ -88,6 +101,18 @@ async fn check_config_says_what_each_source_is() {
     assert_eq!(ended.stdout.lines().count(), 1);
     assert_eq!(ended.stderr, "");
     assert_eq!(upstream.requests(), 0, "nobody was asked");
+}
+
+#[tokio::test]
+async fn check_config_tells_what_the_web_configuration_warns_of() {
+    let files = Files::new(&[]);
+    let sources = "sources: { shop: { kind: empirical, base_url: 'https://api.empirical.run', token: x } }\n";
+    files.write("config.yaml", &format!("web: {{ config_file: web.yml }}\n{sources}"));
+    files.write("web.yml", "tls_server_config: { min_version: TLS10 }\n");
+    let ended = output(program(&["check-config", &files.config()])).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let expected = "web.yml: warning: tls_server_config.min_version: the oldest version that is spoken here is TLS12";
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
 }
 
 #[tokio::test]
