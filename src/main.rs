@@ -12,7 +12,6 @@ use testrun_exporter::app::{self, Origin};
 use testrun_exporter::cli::{Cli, Command, Flags};
 use testrun_exporter::config::{self, Config, ENVIRONMENT_PREFIX, Fingerprint, Problems};
 use testrun_exporter::logging;
-use testrun_exporter::web::access::Access;
 
 /// A bad command line or configuration.
 const MISUSED: u8 = 2;
@@ -104,7 +103,7 @@ fn check_config(config: &Config) -> ExitCode {
         let _ = writeln!(out, "{}", source.summary());
     }
     if let Some(file) = &config.web.config_file {
-        for warning in Access::warnings(file) {
+        for warning in config.web.warnings() {
             complain(&format!("{}: warning: {warning}", file.display()));
         }
     }

@@ -77,19 +77,6 @@ async fn sighup_does_not_end_it() {
     assert!(exporter.process.is_running());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_round_that_has_learned_nothing_is_no_line_unless_every_round_is_wanted() {
-    let upstream = Upstream::quiet(Kind::SamplePlatform, "token").await;
-    let files = Files::new(&[upstream.source("it", "token: token", "")]);
-    let exporter = Exporter::start(&files).await;
-    exporter.rounds("it", "success", 3).await;
-    let said = || exporter.process.log().matches("round complete").count();
-    let before = said();
-    assert!(before > 0, "the first one has learned all there is");
-    exporter.rounds("it", "success", 3).await;
-    assert_eq!(said(), before);
-}
-
 #[tokio::test]
 async fn check_config_says_what_each_source_is() {
     let upstream = Upstream::quiet(Kind::Empirical, "token").await;
