@@ -102,6 +102,11 @@ fn check_config(config: &Config) -> ExitCode {
         // Nobody who could be told is left when standard output is closed.
         let _ = writeln!(out, "{}", source.summary());
     }
+    if let Some(file) = &config.web.config_file {
+        for warning in config.web.warnings() {
+            complain(&format!("{}: warning: {warning}", file.display()));
+        }
+    }
     ExitCode::SUCCESS
 }
 

@@ -111,6 +111,14 @@ pub struct WebSettings {
     pub enable_lifecycle: bool,
 }
 
+impl WebSettings {
+    /// What the file for TLS and passwords says and what does nothing here, or not what it seems.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.config_file.as_deref().map(Access::warnings).unwrap_or_default()
+    }
+}
+
 /// What survives a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateSettings {

@@ -415,7 +415,9 @@ impl<S: Source, T: Transport> Poller<S, T> {
             }
             self.show_project(&learned.facts);
             if !learned.facts.is_empty() {
-                self.round.facts += learned.facts.len();
+                // Which runs are active is told each round, changed or not.
+                let news = |fact: &&Fact| !matches!(fact, Fact::Active(_));
+                self.round.facts += learned.facts.iter().filter(news).count();
                 line.tell(Message {
                     source: self.parts.index,
                     update: Update::Facts(learned.facts),

@@ -21,6 +21,9 @@ const ROWS_MAX: usize = 100_000;
 /// Milliseconds of 2000-01-01 and 2100-01-01: an epoch outside of these is not a time but a mistake.
 const EPOCH_MS: std::ops::Range<i64> = 946_684_800_000..4_102_444_800_000;
 
+/// A year. No test takes longer: it is a mistake, such as a time where a length is expected.
+const LENGTH_SECONDS_MAX: f64 = 366.0 * 86_400.0;
+
 /// A text, or a number written out. Everything else is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Text(pub(super) Option<String>);
@@ -97,8 +100,13 @@ impl Number {
 
     /// A length of time in milliseconds, as seconds.
     pub(super) fn milliseconds(self) -> Option<f64> {
-        self.0.filter(|value| *value >= 0.0).map(|value| value / 1000.0)
+        self.0.and_then(|value| length(value / 1000.0))
     }
+}
+
+/// A length of time in seconds, unless it cannot be one.
+pub(super) fn length(seconds: f64) -> Option<f64> {
+    (0.0..=LENGTH_SECONDS_MAX).contains(&seconds).then_some(seconds)
 }
 
 /// A shared text of bounded length.
@@ -434,6 +442,14 @@ mod tests {
             None,
             "seconds where milliseconds are documented"
         );
+    }
+
+    #[test]
+    fn a_length_of_time_is_neither_negative_nor_longer_than_a_year() {
+        let seconds = |value: f64| Number(Some(value)).milliseconds();
+        assert_eq!(seconds(1500.0), Some(1.5));
+        assert_eq!(seconds(1_760_000_000_000.0), None, "that is a time");
+        assert_eq!((seconds(-1.0), seconds(f64::NAN)), (None, None));
     }
 
     #[test]

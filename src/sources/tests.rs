@@ -1354,3 +1354,116 @@ fn recorded_results_add_up_to_the_recorded_summary_and_tell_the_signature() {
     let info = |fact: &Fact| matches!(fact, Fact::Case(info) if &*info.case == "29" && &*info.name == "sample_16.asf");
     assert!(said.learned.facts.iter().any(info));
 }
+
+#[test]
+fn cases_that_are_turned_off_are_let_go_with_all_that_was_to_come_of_them() {
+    let (mut shop, mut source) = read_shop();
+    shop.runs.insert(4, ("ended", 10));
+    // Its results are awaited, and whoever names its environment with them.
+    let nameless = |request: &Request| {
+        let mut answer = shop.answer(request)?;
+        match request.endpoint() {
+            "/api/test-runs" => answer["data"]["test_runs"]["items"][0]["environment_slug"] = Value::Null,
+            "/api/test-runs/{id}" => answer["data"]["test_run"]["testRun"]["environment_slug"] = Value::Null,
+            _ => {}
+        }
+        Ok(answer)
+    };
+    let said = round(&mut source, &mut |request| nameless(request));
+    assert_eq!((said.runs().len(), source.progress().cases_tracked), (0, 2));
+    let mut settings = settings(Kind::Empirical, Discovery::RunDetails);
+    settings.cases.enabled = false;
+    let mut off = Empirical::new(settings);
+    off.restore(&source.memory().unwrap()).unwrap();
+    let said = round_after(&mut off, 9, 0, &mut |request| nameless(request));
+    assert_eq!(said.requests, [LIST_OF_RUNS], "no history any more");
+    assert_eq!(said.runs().iter().map(|run| run.id).collect::<Vec<_>>(), [4]);
+    assert_eq!((off.progress().cases_tracked, off.progress().oldest_refresh), (0, None));
+}
+
+#[test]
+fn a_sample_platforms_cases_are_turned_off_in_every_mode() {
+    let runs: Vec<_> = (1..=3)
+        .map(|id| (id, "pass", 100 - id as i64, vec![(1, "pass"), (2, "fail")]))
+        .collect();
+    let answer = platform(runs);
+    for discovery in [Discovery::Runs, Discovery::Samples, Discovery::Static] {
+        let mut settings = settings(Kind::SamplePlatform, discovery);
+        settings.cases.ids = vec!["10".into(), "20".into()];
+        let mut source = SamplePlatform::new(settings.clone());
+        round(&mut source, &mut |request| answer(request));
+        assert_eq!(source.progress().cases_tracked, 2);
+        settings.cases.enabled = false;
+        let mut off = SamplePlatform::new(settings);
+        off.restore(&source.memory().unwrap()).unwrap();
+        let said = round_after(&mut off, 9, 9, &mut |request| answer(request));
+        let histories = said.requests.iter().filter(|line| line.contains("/samples"));
+        assert_eq!((histories.count(), said.results().len()), (0, 0), "{:?}", said.requests);
+        assert_eq!((off.progress().cases_tracked, off.progress().backlog), (0, 0));
+    }
+}
+
+#[test]
+fn other_branches_in_the_settings_are_no_reason_to_read_finished_runs_again() {
+    let mut runs: Vec<_> = (1..=2).map(|id| (id, "pass", 90, vec![(1, "pass")])).collect();
+    let mut source = sample_platform(Discovery::Runs);
+    let answer = platform(runs.clone());
+    round(&mut source, &mut |request| answer(request));
+    runs.push((3, "pass", 1, vec![(1, "pass")]));
+    let answer = platform(runs.clone());
+    round(&mut source, &mut |request| answer(request));
+    let mut settings = settings(Kind::SamplePlatform, Discovery::Runs);
+    settings.branches = Branches::new(vec![BranchRule::Exact("release".into())]);
+    let mut changed = SamplePlatform::new(settings);
+    changed.restore(&source.memory().unwrap()).unwrap();
+    let said = round(&mut changed, &mut |request| answer(request));
+    // Run 1 is the first that is read under the new label.
+    let again = said.requests.iter().any(|line| line.contains("/runs/3/"));
+    assert!(!again, "{:?}", said.requests);
+    runs.push((4, "pass", 0, vec![(1, "pass")]));
+    let answer = platform(runs);
+    let said = round(&mut changed, &mut |request| answer(request));
+    assert_eq!((said.runs()[0].id, &*said.runs()[0].group.branch), (4, "__other__"));
+}
+
+#[test]
+fn a_re_read_that_fails_costs_one_request_and_leaves_the_size_of_a_batch_alone() {
+    let runs: Vec<_> = (1..=3).map(|id| (id, "pass", 100, vec![(1, "pass")])).collect();
+    let answer = platform(runs);
+    let mut settings = settings(Kind::SamplePlatform, Discovery::Static);
+    settings.cases.ids = vec!["10".into()];
+    let mut source = SamplePlatform::new(settings);
+    round(&mut source, &mut |request| answer(request));
+    let said = round_after(&mut source, 9, 9, &mut |request| match request.endpoint() {
+        "/samples/{sample_id}/history" => Err(Rejection::Status(500)),
+        _ => answer(request),
+    });
+    let histories = said.requests.iter().filter(|line| line.starts_with("GET /samples/10"));
+    assert_eq!(
+        (said.failure.clone(), histories.count()),
+        (None, 1),
+        "{:?}",
+        said.requests
+    );
+
+    let (mut shop, mut source) = read_shop();
+    let said = round_after(&mut source, 9, 9, &mut |request| match request.body() {
+        Some(_) => Err(Rejection::Status(413)),
+        None => shop.answer(request),
+    });
+    let batches = said.requests.iter().filter(|line| line.starts_with("POST")).count();
+    assert_eq!(
+        (said.failure.clone(), batches),
+        (None, 3),
+        "both cases, then each: {:?}",
+        said.requests
+    );
+    shop.runs.insert(4, ("ended", 0));
+    shop.shown = vec![1, 2, 3, 4];
+    let said = round_after(&mut source, 10, 0, &mut |request| shop.answer(request));
+    assert!(
+        said.requests.last().unwrap().contains(r#"["a","b"]"#),
+        "{:?}",
+        said.requests
+    );
+}

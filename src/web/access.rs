@@ -60,7 +60,15 @@ pub(super) struct Loaded {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) users: Arc<Users>,
     limit: Option<(RateLimit, Arc<DefaultDirectRateLimiter>)>,
-    requires_certificates: bool,
+    certificates: Demands,
+}
+
+/// What is demanded of clients' certificates.
+#[derive(Debug, Clone, Copy, Default)]
+struct Demands {
+    required: bool,
+    verified: bool,
+    named: bool,
 }
 
 impl fmt::Debug for Access {
@@ -96,6 +104,14 @@ impl Access {
     #[must_use]
     pub fn problems(path: &Path) -> Vec<Problem> {
         Files::read(path).load(None).err().unwrap_or_default()
+    }
+
+    /// What the file says and what does nothing here, or not what it seems.
+    #[must_use]
+    pub fn warnings(path: &Path) -> Vec<String> {
+        Files::read(path)
+            .config
+            .map_or_else(|_| Vec::new(), |config| config.warnings)
     }
 
     /// Everything that is wrong with the file's text, whatever it names.
@@ -163,20 +179,33 @@ impl Loaded {
             headers: config.headers.clone(),
             users: Arc::new(Users::new(config.users.clone(), former.map(|former| &*former.users))),
             limit,
-            requires_certificates: config.tls.as_ref().is_some_and(|tls| tls.client_auth.is_required()),
+            certificates: config.tls.as_ref().map(Demands::of).unwrap_or_default(),
         }
     }
 
     /// A file that is caught half written must not open the door: it is a valid one with less in it.
     fn protection_lost(&self, later: &Self) -> Option<&'static str> {
+        let (before, after) = (self.certificates, later.certificates);
         if self.tls.is_some() && later.tls.is_none() {
             Some("tls_server_config")
         } else if !self.users.is_empty() && later.users.is_empty() {
             Some("basic_auth_users")
-        } else if self.requires_certificates && !later.requires_certificates {
+        } else if before.required && !after.required || before.verified && !after.verified {
             Some("tls_server_config.client_auth_type")
+        } else if before.named && !after.named {
+            Some("tls_server_config.client_allowed_sans")
         } else {
             None
+        }
+    }
+}
+
+impl Demands {
+    fn of(tls: &Tls) -> Self {
+        Self {
+            required: tls.client_auth.is_required(),
+            verified: tls.client_auth.is_verified(),
+            named: tls.client_allowed_sans.is_some(),
         }
     }
 }
@@ -257,7 +286,8 @@ impl Files {
         if let Some(key) = former.and_then(|former| former.protection_lost(&loaded)) {
             return Err(vec![Problem {
                 key: key.to_owned(),
-                message: "it was there before, and is not taken away while this runs; expected a restart".to_owned(),
+                message: "it protected more before, and that is not taken away while this runs; expected a restart"
+                    .to_owned(),
             }]);
         }
         Ok((loaded, config.warnings.clone()))

@@ -105,6 +105,11 @@ impl ClientAuth {
     pub(super) const fn is_required(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
     }
+
+    /// Whether a certificate that is shown must be of the client authority.
+    pub(super) const fn is_verified(self) -> bool {
+        matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
+    }
 }
 
 /// A token bucket for all requests together.
@@ -195,8 +200,7 @@ fn read_tls(mut tls: Section<'_>, warnings: &mut Vec<String>) -> Option<Tls> {
     if key.is_none() {
         tls.problem("key_file", "there is no key; expected the path of a PEM file (or key)");
     }
-    let verifies = matches!(client_auth, ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify);
-    if verifies && client_ca.is_none() {
+    if client_auth.is_verified() && client_ca.is_none() {
         tls.problem(
             "client_ca_file",
             "there is nothing to verify clients with; expected the path of a PEM file (or client_ca)",
@@ -270,6 +274,15 @@ fn go_name(suite: SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
 }
 
+/// Which one of a list: by its name if it can be no key, hash or password in the wrong place, else by its number.
+fn entry(place: usize, name: &str) -> String {
+    if name.starts_with("TLS_") || name.starts_with("Curve") && name.len() < 16 {
+        name.chars().take(64).collect::<String>().escape_debug().to_string()
+    } else {
+        format!("entry {}", place + 1)
+    }
+}
+
 fn read_cipher_suites(
     tls: &mut Section<'_>,
     versions: &[&'static rustls::SupportedProtocolVersion],
@@ -285,7 +298,7 @@ fn read_cipher_suites(
     }
     let mut chosen = Vec::new();
     let mut ignored = Vec::new();
-    for name in &names {
+    for (place, name) in names.iter().enumerate() {
         if let Some(suite) = known.iter().find(|suite| go_name(**suite) == *name) {
             if !is_newest(suite) && !chosen.contains(suite) {
                 chosen.push(*suite);
@@ -293,9 +306,10 @@ fn read_cipher_suites(
         } else if SUITES_NOT_HERE.contains(&&**name) {
             ignored.push(name.as_str());
         } else {
+            let which = entry(place, name);
             tls.problem(
                 "cipher_suites",
-                "one of them is not known; expected names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                &format!("{which} is not known; expected names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
             );
         }
     }
@@ -323,7 +337,7 @@ fn read_curves(tls: &mut Section<'_>, warnings: &mut Vec<String>) -> Vec<&'stati
         return ring::ALL_KX_GROUPS.to_vec();
     }
     let mut chosen = Vec::new();
-    for name in &names {
+    for (place, name) in names.iter().enumerate() {
         match name.as_str() {
             "X25519" => chosen.push(ring::kx_group::X25519),
             "CurveP256" => chosen.push(ring::kx_group::SECP256R1),
@@ -332,7 +346,10 @@ fn read_curves(tls: &mut Section<'_>, warnings: &mut Vec<String>) -> Vec<&'stati
                 .push("tls_server_config.curve_preferences: CurveP521 is not spoken here, and left out".to_owned()),
             _ => tls.problem(
                 "curve_preferences",
-                "one of them is not known; expected X25519, CurveP256 or CurveP384",
+                &format!(
+                    "{} is not known; expected X25519, CurveP256 or CurveP384",
+                    entry(place, name)
+                ),
             ),
         }
     }

@@ -73,6 +73,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first byte of a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// RFC 7617 wants a realm; a browser shows it beside the fields.
+const REALM: &str = "Basic realm=\"testrun-exporter\"";
+
 /// For a client that speaks HTTP where TLS is expected.
 const NOT_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
@@ -270,7 +273,7 @@ impl<V: View> House<V> {
             Verdict::Welcome => None,
             Verdict::Refused => {
                 let text = "a user name and a password are needed\n";
-                refuse(StatusCode::UNAUTHORIZED, text, WWW_AUTHENTICATE, "Basic")
+                refuse(StatusCode::UNAUTHORIZED, text, WWW_AUTHENTICATE, REALM)
             }
             Verdict::Busy => {
                 let text = "too many passwords wait to be checked\n";

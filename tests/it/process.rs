@@ -91,6 +91,18 @@ async fn check_config_says_what_each_source_is() {
 }
 
 #[tokio::test]
+async fn check_config_tells_what_the_web_configuration_warns_of() {
+    let files = Files::new(&[]);
+    let sources = "sources: { shop: { kind: empirical, base_url: 'https://api.empirical.run', token: x } }\n";
+    files.write("config.yaml", &format!("web: {{ config_file: web.yml }}\n{sources}"));
+    files.write("web.yml", "tls_server_config: { min_version: TLS10 }\n");
+    let ended = output(program(&["check-config", &files.config()])).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let expected = "web.yml: warning: tls_server_config.min_version: the oldest version that is spoken here is TLS12";
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn every_problem_of_a_configuration_is_one_line_with_its_file_and_path() {
     let files = Files::new(&[]);
     let sources = "  shop: { kind: empirical, base_url: 'https://api.empirical.run', token: x, polling: 60s }\n  \

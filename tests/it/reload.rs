@@ -326,7 +326,12 @@ async fn a_source_that_comes_does_not_take_readiness_away_and_the_log_level_chan
     ];
     let files = Files::new(&[]);
     let first = a.source("a", TOKEN, "");
-    write(&files, HEAD, std::slice::from_ref(&first));
+    // At this level every round is a line.
+    write(
+        &files,
+        &format!("{HEAD}log: {{ level: debug }}\n"),
+        std::slice::from_ref(&first),
+    );
     let exporter = Exporter::start_with(program(&[&files.config()])).await;
     exporter.had_round("a", "success").await;
     assert_eq!(exporter.get("/-/ready").await.status, 200);

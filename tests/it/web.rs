@@ -206,7 +206,10 @@ async fn over_tls_with_a_password_everything_is_protected() {
     for path in ["/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/status", "/nothing"] {
         let (code, answer) = status(path, "").await;
         assert_eq!(code, 401, "{path}");
-        assert!(answer.contains("www-authenticate: Basic\r\n"), "{answer}");
+        assert!(
+            answer.contains("www-authenticate: Basic realm=\"testrun-exporter\"\r\n"),
+            "{answer}"
+        );
     }
     let wrong = [
         basic("alice", "guess"),
@@ -567,6 +570,53 @@ async fn a_flood_of_wrong_passwords_keeps_nobody_out_who_was_let_in() {
         refused += guesser.await.unwrap().0;
     }
     assert!(refused > 0);
+}
+
+/// As an editor or a copy that has only begun leaves it: each of these is a valid file.
+#[tokio::test]
+async fn a_file_that_asks_less_of_certificates_is_not_used() {
+    let authority = Authority::new();
+    let server = authority.server();
+    let web = |more: &str| {
+        format!("tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n  client_ca_file: ca.crt\n{more}")
+    };
+    let whole = web("  client_auth_type: RequireAndVerifyClientCert\n  client_allowed_sans: [prometheus.test]\n");
+    let files = [
+        ("web.yml", &*whole),
+        ("server.crt", &*server.certificate),
+        ("server.key", &*server.key),
+        ("ca.crt", &*authority.pem()),
+    ];
+    let door = Server::start(&files).await;
+    let strangers = [
+        None,
+        Some(authority.client(&["stranger.test"])),
+        Some(Authority::new().client(&["prometheus.test"])),
+    ];
+    for less in [
+        "  client_auth_type: RequireAndVerifyClientCert\n",
+        "  client_auth_type: RequireAndVerifyClientCert\n  client_allowed_sans:\n",
+        "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: [prometheus.test]\n",
+        "  client_auth_type: VerifyClientCertIfGiven\n",
+    ] {
+        let told = door.told().len();
+        door.write("web.yml", &web(less));
+        wait_for("the file is noticed", async || {
+            for client in &strangers {
+                assert!(!is_let_in(&door, &authority, client.as_ref()).await, "{less}");
+            }
+            (door.told().len() > told).then_some(())
+        })
+        .await;
+        assert_eq!(door.told().last(), Some(&false), "{less}");
+    }
+    let more = whole.replace("[prometheus.test]", "[prometheus.test, other.test]");
+    door.write("web.yml", &more);
+    wait_for("the good file is used", async || {
+        assert!(!is_let_in(&door, &authority, None).await);
+        (door.told().last() == Some(&true)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::runs::Runs;
 use crate::model::{CaseInfo, CaseOutcome, CaseResult, Group, Name, Run, RunId};
 use crate::sources::CaseSettings;
 use crate::sources::sweep::{self, Sweep};
@@ -238,8 +239,9 @@ impl Cases {
     }
 
     /// Forgets the cases that no finished run has listed for so long, but for those that are `kept`. One that comes back
-    /// is a new one here; the store knows which of its results it has counted.
-    pub(super) fn forget(&mut self, now: Timestamp, ttl: SignedDuration, kept: impl Fn(&str) -> bool) {
+    /// is a new one here; the store knows which of its results it has counted. The same for where they had results, once no
+    /// run of there is known.
+    pub(super) fn forget(&mut self, now: Timestamp, ttl: SignedDuration, kept: impl Fn(&str) -> bool, runs: &Runs) {
         if self
             .forgotten_at
             .is_some_and(|at| now.duration_since(at) < FORGET_PAUSE)
@@ -255,6 +257,11 @@ impl Cases {
         if self.tracked.len() != before {
             self.drop_untracked();
         }
+        let groups = runs.groups();
+        for tracked in self.tracked.values_mut() {
+            tracked.passed_in.retain(|group, _| groups.contains(group));
+        }
+        self.queue.made = false;
     }
 
     /// Lets go of whatever is about cases that are not tracked any more.
@@ -464,9 +471,13 @@ impl Cases {
 
     /// A batch of the slow re-read was answered, or is not to be had.
     pub(super) fn passed_again(&mut self, batch: &Batch, now: Timestamp) {
-        let of_sweep = !batch.ids.iter().any(|id| self.suspects.contains_key(id.as_str()));
+        // Suspects whose time has not come are no part of it: the analytics may not have shown their edit yet.
+        let mut of_sweep = true;
         for id in &batch.ids {
-            self.suspects.remove(id.as_str());
+            if self.suspects.get(id.as_str()).is_some_and(|from| *from <= now) {
+                self.suspects.remove(id.as_str());
+                of_sweep = false;
+            }
         }
         if let Some(last) = batch.ids.last().filter(|_| of_sweep) {
             self.sweep.passed(Name::from(last.as_str()), now);
@@ -659,5 +670,85 @@ impl Cases {
         // Nothing about the present is missing of a case that lacks an older pass.
         let heads = self.queue.due[..PASSLESS].iter().filter_map(|class| class.first());
         Some(heads.map(|(since, _)| *since).min().unwrap_or(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunOutcome;
+    use crate::sources::Discovery;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
+    /// Cases that were asked about at minute 0.
+    fn cases(ids: &[&str]) -> Cases {
+        let settings = CaseSettings {
+            enabled: true,
+            discovery: Discovery::RunDetails,
+            ids: Vec::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            max: 100,
+            batch_size: 50,
+            analytics_lag: Duration::from_secs(180),
+        };
+        let mut cases = Cases::new(&settings, Duration::from_secs(30 * 86_400));
+        for id in ids {
+            cases.track(&Name::from(*id), None, at(0));
+            cases.tracked.get_mut(*id).unwrap().refreshed = Some(at(0));
+        }
+        cases.prepare(at(0));
+        cases
+    }
+
+    #[test]
+    fn a_suspect_whose_time_has_not_come_is_not_passed_with_the_others() {
+        let mut cases = cases(&["a", "b", "c"]);
+        cases.suspect([Name::from("b")], at(10));
+        let batch = cases.batch_again(50, at(11)).unwrap();
+        assert_eq!(batch.ids, ["a", "b", "c"], "the walk comes by");
+        cases.passed_again(&batch, at(11));
+        assert!(cases.batch_again(50, at(12)).is_none(), "the walk is over");
+        assert_eq!(cases.batch_again(50, at(13)).unwrap().ids, ["b"]);
+    }
+
+    #[test]
+    fn where_no_run_is_known_any_more_nothing_is_remembered_of_a_case() {
+        let mut cases = cases(&["a"]);
+        let run = Run {
+            id: 1,
+            group: Group {
+                environment: Name::from("review-1"),
+                branch: Name::from("main"),
+            },
+            outcome: RunOutcome::Failed,
+            error_code: None,
+            created: None,
+            started: None,
+            ended: Some(at(0)),
+            duration_seconds: None,
+            counts: crate::model::CaseCounts::default(),
+            commit: None,
+            build_url: None,
+        };
+        let result = CaseResult {
+            run: 1,
+            case: Name::from("a"),
+            outcome: CaseOutcome::Failed,
+            executed: None,
+            duration_seconds: None,
+            retries: None,
+            failure_signature: None,
+        };
+        cases.arrived(&result, &run);
+        cases.requeue_all(&["a".to_owned()], at(0));
+        assert!(cases.without_pass().is_some());
+        cases.forget(at(1), SignedDuration::from_hours(24), |_| false, &Runs::default());
+        cases.prepare(at(1));
+        assert_eq!((cases.len(), cases.without_pass()), (1, None));
+        assert!(cases.tracked["a"].passed_in.is_empty());
     }
 }

@@ -121,6 +121,8 @@ pub struct Empirical {
     /// Open runs whose details the server could not serve.
     detail_less: BTreeSet<RunId>,
     batch_size: BatchSize,
+    /// Of the re-reads, which are other questions: what is refused there says nothing about what is new.
+    again_size: BatchSize,
     discovered: Option<Timestamp>,
     discovery_wanted: bool,
     foreign: Vec<ForeignPass>,
@@ -168,6 +170,7 @@ impl Empirical {
             unnamed: BTreeSet::new(),
             detail_less: BTreeSet::new(),
             batch_size: BatchSize::new(batch),
+            again_size: BatchSize::new(batch),
             discovered: None,
             discovery_wanted: true,
             foreign: Vec::new(),
@@ -245,9 +248,8 @@ impl Empirical {
         };
         let history = |this: &mut Self| {
             let enabled = this.settings.cases.enabled;
-            let batch = enabled
-                .then(|| this.cases.batch_again(this.batch_size.get(), this.now))
-                .flatten();
+            let size = this.batch_size.get().min(this.again_size.get());
+            let batch = enabled.then(|| this.cases.batch_again(size, this.now)).flatten();
             batch.map(Ask::History)
         };
         let ask = match self.suspects.first() {
@@ -764,12 +766,13 @@ impl Empirical {
                 *cut = oldest;
             }
         }
-        self.batch_size.served(batch.ids.len());
         if batch.again {
+            self.again_size.served(batch.ids.len());
             self.cases.passed_again(batch, self.now);
             self.cases.requeue_all(&batch.ids, self.now);
             return Ok(());
         }
+        self.batch_size.served(batch.ids.len());
         let (still_cut, own_word) = self.cases.answered(batch, &cut, self.now);
         if still_cut > 0 {
             learned.notices.push(Notice::HistoryTruncated { cases: still_cut });
@@ -999,7 +1002,7 @@ impl Empirical {
             Ask::History(batch) if batch.again => {
                 let lasting = is_too_much(&rejection);
                 if lasting {
-                    self.batch_size.refused(batch.ids.len(), lasting);
+                    self.again_size.refused(batch.ids.len(), lasting);
                 }
                 if !lasting || batch.ids.len() == 1 {
                     self.cases.passed_again(batch, self.now);
@@ -1192,7 +1195,8 @@ impl Source for Empirical {
             }
             let ids = &self.settings.cases.ids;
             let ttl = SignedDuration::try_from(self.settings.series_ttl).unwrap_or(SignedDuration::MAX);
-            self.cases.forget(now, ttl, |id| ids.iter().any(|wanted| wanted == id));
+            let named = |id: &str| ids.iter().any(|wanted| wanted == id);
+            self.cases.forget(now, ttl, named, &self.runs);
         }
         self.suspects.retain(|id| self.runs.finished(*id).is_some());
         self.suspected
@@ -1266,8 +1270,9 @@ impl Source for Empirical {
         let memory: Memory<'_> = postcard::from_bytes(memory)?;
         let settings = &self.settings.cases;
         let admits = |id: &str, name: &str| {
-            settings.ids.iter().any(|wanted| wanted == id)
-                || settings.discovery != Discovery::Static && settings.admits(id, name)
+            let named = || settings.ids.iter().any(|wanted| wanted == id);
+            let found = || settings.discovery != Discovery::Static && settings.admits(id, name);
+            settings.enabled && (named() || found())
         };
         self.cases.restore(memory.cases, admits);
         self.runs = memory.runs.into_owned();
@@ -1278,6 +1283,7 @@ impl Source for Empirical {
         self.discovered = memory.discovered;
         self.discovery_wanted = memory.discovery_wanted;
         self.foreign = memory.foreign.into_owned();
+        self.foreign.retain(|pass| self.cases.is_tracked(&pass.case));
         self.sweep = memory.sweep.into_owned();
         Ok(())
     }

@@ -246,7 +246,7 @@ impl Runs {
             .zip(started)
             .map(|(end, start)| end.duration_since(start).as_secs_f64());
         let field = field.filter(|value| *value >= 0.0);
-        if let Some(wall) = wall.filter(|wall| *wall >= 0.0) {
+        if let Some(wall) = wall.and_then(loose::length) {
             if let Some(field) = field.filter(|_| wall >= 1.0) {
                 self.vote(field / wall, settings, notices);
             }
@@ -261,7 +261,7 @@ impl Runs {
                 _ => None,
             },
         };
-        Some(field? * unit?)
+        loose::length(field? * unit?)
     }
 
     fn vote(&mut self, ratio: f64, settings: &Settings, notices: &mut Vec<Notice>) {
@@ -390,6 +390,11 @@ impl Runs {
                 .is_some_and(|created| now.duration_since(created) > UNKNOWN_STATE_MAX)
     }
 
+    /// Where they ran.
+    pub(super) fn groups(&self) -> BTreeSet<&Group> {
+        self.known.values().map(|known| &known.run.group).collect()
+    }
+
     /// Forgets finished runs that nothing upstream returns any more.
     pub(super) fn prune(&mut self, now: Timestamp, lookback: SignedDuration) {
         let oldest = now - lookback - RETENTION_MARGIN;
@@ -426,7 +431,7 @@ fn merge(known: &mut Run, told: Run, row: &RunRow) {
         .zip(known.started)
         .map(|(end, start)| end.duration_since(start).as_secs_f64());
     known.duration_seconds = wall
-        .filter(|wall| *wall >= 0.0)
+        .and_then(loose::length)
         .or(told.duration_seconds)
         .or(known.duration_seconds);
     for (known, told) in known.counts.iter_mut().zip(told.counts) {

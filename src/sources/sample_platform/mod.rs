@@ -975,7 +975,8 @@ impl SamplePlatform {
                 Ok(true)
             }
             Ask::Results(_) if self.shrink(RESULTS, &rejection, learned) => Ok(false),
-            Ask::History { .. } if self.shrink(HISTORY, &rejection, learned) => Ok(false),
+            // A re-read that fails costs one request.
+            Ask::History { why, .. } if *why != Why::Again && self.shrink(HISTORY, &rejection, learned) => Ok(false),
             Ask::Samples if self.shrink(SAMPLES, &rejection, learned) => Ok(false),
             Ask::Details(id) | Ask::Summary(id) | Ask::Results(id) if gone => {
                 self.runs.remove(*id);
@@ -1084,6 +1085,11 @@ impl SamplePlatform {
             .retain(|id, sample| alive(sample.first_seen.max(sample.listed)) || named(*id));
         self.cases
             .retain(|_, case| alive(case.listed) || case.sample.is_some_and(named));
+        let groups = self.runs.groups();
+        for case in self.cases.values_mut() {
+            case.passed_in.retain(|group, _| groups.contains(group));
+        }
+        self.first_runs.retain(|group, _| groups.contains(group));
     }
 
     /// After every answer: what it means for the round.
@@ -1181,6 +1187,7 @@ impl Source for SamplePlatform {
         self.allowance = allowance;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         self.runs.prune(now, self.lookback());
+        self.finished.retain(|(_, id)| self.runs.get(*id).is_some());
         self.forget();
         self.walking = true;
         self.seen.clear();
@@ -1266,11 +1273,13 @@ impl Source for SamplePlatform {
         let named = |sample: u64| settings.ids.iter().any(|wanted| wanted.parse() == Ok(sample));
         self.cases = memory.cases.into_owned();
         // What the settings of now do not let in is let go.
-        self.cases.retain(|id, case| {
+        let admits = |id: &Name, case: &Tracked| {
             case.sample.is_some_and(named) || settings.admits(id, case.info.as_ref().map_or("", |info| &info.name))
-        });
+        };
+        self.cases.retain(|id, case| settings.enabled && admits(id, case));
         let mut samples = memory.samples.into_owned();
-        samples.retain(|id, _| settings.discovery == Discovery::Samples || self.samples.contains_key(id));
+        let wanted = |id: &u64| settings.discovery == Discovery::Samples || self.samples.contains_key(id);
+        samples.retain(|id, _| settings.enabled && wanted(id));
         self.samples.extend(samples);
         self.runs = memory.runs.into_owned();
         self.met = memory.met;
@@ -1278,6 +1287,7 @@ impl Source for SamplePlatform {
         self.finished_count = memory.finished_count;
         self.first_runs = memory.first_runs.into_owned();
         self.signatures = memory.signatures.into_owned();
+        self.signatures.retain(|result| self.cases.contains_key(&result.case));
         self.listed = memory.listed;
         self.listing_wanted = memory.listing_wanted;
         self.sweep = memory.sweep.into_owned();

@@ -10,7 +10,7 @@ use super::wire::RunRow;
 use crate::model::{
     ActiveRun, ActiveState, CaseCounts, CaseOutcome, ErrorCode, Group, Name, Notice, Run, RunId, RunOutcome,
 };
-use crate::sources::Settings;
+use crate::sources::{Settings, loose};
 
 /// Runs that are remembered at the most, whatever a platform lists: 90 days of more than 500 a day.
 const RUNS_MAX: usize = 50_000;
@@ -110,8 +110,7 @@ impl Runs {
 
     /// A row, in our words.
     fn read(id: RunId, row: &RunRow, settings: &Settings, notices: &mut Vec<Notice>) -> (Run, Told) {
-        let mut time =
-            |text: &crate::sources::loose::Text, field| text.time(|| notices.push(Notice::UnknownValue { field }));
+        let mut time = |text: &loose::Text, field| text.time(|| notices.push(Notice::UnknownValue { field }));
         let created = time(&row.created_at, "created_at");
         let started = time(&row.started_at, "started_at");
         let ended = time(&row.completed_at, "completed_at");
@@ -134,7 +133,7 @@ impl Runs {
             created,
             started,
             ended,
-            duration_seconds: seconds.filter(|seconds| *seconds >= 0.0),
+            duration_seconds: seconds.and_then(loose::length),
             counts: CaseCounts::default(),
             commit: row.commit_sha.name(),
             build_url: row.github_link.name(),
@@ -167,6 +166,10 @@ impl Runs {
             return None;
         };
         run.counts = known.run.counts;
+        if known.standing == Standing::Read && matches!(told, Told::Finished(_)) {
+            // It counts where it was counted: `branches` that have changed since are no news of it.
+            run.group = known.run.group.clone();
+        }
         let same = known.run == run;
         // A restarted run is open again; a finished one that ended otherwise or later has new results.
         match (&known.standing, told) {
@@ -245,6 +248,11 @@ impl Runs {
             .values()
             .filter(|known| known.standing == Standing::Presumed)
             .map(|known| &known.run)
+    }
+
+    /// Where they ran.
+    pub(super) fn groups(&self) -> BTreeSet<&Group> {
+        self.known.values().map(|known| &known.run.group).collect()
     }
 
     /// The runs that are not finished.

@@ -146,6 +146,18 @@ fn each_problem_names_its_key_and_what_was_expected() {
              TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         ],
     );
+    let suites = "expected names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    check(
+        &tls("cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA265, $2y$10$secret]"),
+        &[
+            &format!("tls_server_config.cipher_suites: TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA265 is not known; {suites}"),
+            &format!("tls_server_config.cipher_suites: entry 3 is not known; {suites}"),
+        ],
+    );
+    check(
+        &tls("curve_preferences: [X25519, CurveP255]"),
+        &["tls_server_config.curve_preferences: CurveP255 is not known; expected X25519, CurveP256 or CurveP384"],
+    );
     check(
         &tls("curve_preferences: CurveP256"),
         &["tls_server_config.curve_preferences: this is not a list of words; expected one"],
