@@ -56,7 +56,7 @@ fn at(hour: u64) -> Timestamp {
 
 /// Half of the cases get a new name in the course of the year, one after the other.
 fn name(case: u64, hour: u64) -> Name {
-    let renamed = case % 2 == 0 && case * HOURS / CASES < hour;
+    let renamed = case.is_multiple_of(2) && case * HOURS / CASES < hour;
     format!(
         "{}-{case:020}",
         if renamed {
@@ -88,7 +88,7 @@ fn round(hour: u64) -> Vec<Fact> {
     let result = |place: u64| CaseResult {
         run: hour,
         case: name((hour * RESULTS + place) % CASES, hour),
-        outcome: CaseOutcome::ALL[usize::from((place + hour) % 50 == 0)],
+        outcome: CaseOutcome::ALL[usize::from((place + hour).is_multiple_of(50))],
         executed: Some(at(hour)),
         duration_seconds: Some(1.25),
         retries: Some(0),
@@ -138,10 +138,10 @@ fn main() {
         };
         scraped = shown.generation;
         // A page a day: what it costs to render is measured elsewhere.
-        if hour % 24 == 0 {
+        if hour.is_multiple_of(24) {
             let rendered = renderer.render(&shown);
             let series: u64 = rendered.series.iter().map(|(_, count)| count).sum();
-            if hour % (30 * 24) == 0 {
+            if hour.is_multiple_of(30 * 24) {
                 println!(
                     "day {:3}: {:6} kB live, {:6} kB resident, {series} series, {} cases known, ledger {} kB",
                     hour / 24,

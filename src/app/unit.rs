@@ -232,7 +232,7 @@ pub(super) struct Former {
 
 enum Leaving {
     Polling(Option<oneshot::Receiver<Gate>>),
-    Over(Gate),
+    Over(Box<Gate>),
 }
 
 impl Former {
@@ -240,7 +240,7 @@ impl Former {
     pub(super) fn matters(&mut self) -> bool {
         if let Leaving::Polling(receiver) = &mut self.gate {
             match receiver.as_mut().map(oneshot::Receiver::try_recv) {
-                Some(Ok(gate)) => self.gate = Leaving::Over(gate),
+                Some(Ok(gate)) => self.gate = Leaving::Over(Box::new(gate)),
                 Some(Err(oneshot::error::TryRecvError::Empty)) => return true,
                 Some(Err(oneshot::error::TryRecvError::Closed)) | None => return false,
             }
@@ -254,7 +254,7 @@ impl Former {
     /// Its gate, when its last request is over.
     pub(super) async fn gate(self) -> Option<Gate> {
         match self.gate {
-            Leaving::Over(gate) => Some(gate),
+            Leaving::Over(gate) => Some(*gate),
             Leaving::Polling(receiver) => receiver?.await.ok(),
         }
     }
