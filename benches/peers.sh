@@ -11,7 +11,7 @@ scrapes=${1:-5}
 
 # With this set, the bench writes its text and does nothing else.
 cargo bench --no-run --quiet --bench scrape
-bench=$(ls -t target/release/deps/scrape-* | grep -v '\.d$' | head -1)
+bench=$(find target/release/deps -name 'scrape-*' ! -name '*.d' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
 SCRAPE_TEXT="$work/text" "$bench"
 GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$work/cache" go build -o "$work/vec" benches/peers/vec.go
 
