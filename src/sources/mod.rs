@@ -6,6 +6,7 @@ mod loose;
 mod pager;
 pub mod sample_platform;
 mod sweep;
+mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

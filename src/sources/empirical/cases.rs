@@ -257,7 +257,7 @@ impl Cases {
         if self.tracked.len() != before {
             self.drop_untracked();
         }
-        let groups = runs.groups();
+        let groups = runs.table.groups();
         for tracked in self.tracked.values_mut() {
             tracked.passed_in.retain(|group, _| groups.contains(group));
         }

@@ -20,12 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use self::batch_size::BatchSize;
 use self::cases::{Batch, Cases};
-use self::runs::{LIFECYCLE, Runs, Standing, Told, case_outcome, told};
+use self::runs::{LIFECYCLE, Runs, Told, case_outcome, told};
 use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
 use super::sweep::{self, Sweep};
 use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
+use crate::sources::table::Standing;
 use crate::transport::{Analytics, Reply, Request};
 
 const LIST: &str = "/api/test-runs";
@@ -214,7 +215,7 @@ impl Empirical {
         if let Some(id) = self.runs.unclassified(&self.classified).first() {
             return Some(Ask::Details(*id));
         }
-        let due = self.runs.due(self.now);
+        let due = self.runs.table.due(self.now);
         let ask = match due.first() {
             Some(id) => Some(Ask::Details(*id)),
             None if self.settings.cases.enabled => self.plan_cases(),
@@ -242,7 +243,7 @@ impl Empirical {
             let from = this.now - sweep::WINDOW;
             let runs = &this.runs;
             let next = this.sweep.next(this.now, sweep::RUNS_PAUSE, |last| {
-                runs.read_before(last.copied(), from)
+                runs.table.read_before(last.copied(), from)
             });
             next.map(Ask::Again)
         };
@@ -393,7 +394,7 @@ impl Empirical {
             return None;
         };
         let created = row.created_at.time(|| ());
-        if self.runs.get(id).is_none() && created.is_some_and(|created| created < self.now - self.lookback()) {
+        if self.runs.table.get(id).is_none() && created.is_some_and(|created| created < self.now - self.lookback()) {
             // Older than is asked for: it is known and forgotten, or none of our business.
             return Some(id);
         }
@@ -404,7 +405,7 @@ impl Empirical {
             self.suspect(id);
             return Some(id);
         }
-        let before = self.runs.get(id).map(|known| known.run.clone());
+        let before = self.runs.table.get(id).map(|known| known.run.clone());
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         let told = row.state.as_deref().map(told);
         match (&known.standing, told) {
@@ -516,7 +517,7 @@ impl Empirical {
                 tries: 0,
                 not_before: self.now,
             };
-            self.runs.set(id, if self.met { due } else { Standing::Presumed });
+            self.runs.table.set(id, if self.met { due } else { Standing::Presumed });
             self.classified.insert(id);
         }
     }
@@ -532,7 +533,7 @@ impl Empirical {
             self.tell_run(id, learned);
         }
         for id in self.runs.newest_presumed(FIRST_DETAILS) {
-            self.runs.set(
+            self.runs.table.set(
                 id,
                 Standing::Due {
                     tries: 0,
@@ -607,7 +608,7 @@ impl Empirical {
         })?;
         let doubted = self.suspects.contains(&id);
         self.passed_again(id);
-        let before = self.runs.get(id).map(|known| known.run.clone());
+        let before = self.runs.table.get(id).map(|known| known.run.clone());
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         if let Some(Told::Active(state)) = row.state.as_deref().map(told) {
             known.standing = Standing::Open(Some(state));
@@ -669,7 +670,12 @@ impl Empirical {
 
     /// Runs that nothing will name any more are told without an environment: they happened.
     fn tell_nameless(&mut self, learned: &mut Learned) {
-        let read = |id: &RunId| self.runs.get(*id).is_none_or(|known| known.standing == Standing::Read);
+        let read = |id: &RunId| {
+            self.runs
+                .table
+                .get(*id)
+                .is_none_or(|known| known.standing == Standing::Read)
+        };
         let hopeless: Vec<RunId> = self
             .unnamed
             .iter()
@@ -919,7 +925,7 @@ impl Empirical {
                     group,
                     at,
                 });
-            } else if self.runs.get(run).is_none() {
+            } else if self.runs.table.get(run).is_none() {
                 // Older than the lookback: only its details tell the branch, and the environment by its slug.
                 self.foreign.push(ForeignPass {
                     run,
@@ -941,14 +947,14 @@ impl Empirical {
         let row = row.filter(|row| row.id.id() == Some(id));
         let row =
             row.ok_or_else(|| Rejection::Unreadable("the details of a run: the answer is not that run".into()))?;
-        let known = self.runs.get(id).is_some();
+        let known = self.runs.table.get(id).is_some();
         let run = self
             .runs
             .learn(id, &row, &self.settings, &mut learned.notices)
             .run
             .clone();
         if !known {
-            self.runs.remove(id);
+            self.runs.table.remove(id);
         }
         for pass in self.foreign.extract_if(.., |pass| pass.run == id) {
             learned.facts.push(Fact::LastPass {
@@ -979,7 +985,7 @@ impl Empirical {
                 Ok(())
             }
             Ask::Details(id) if gone && !self.listed.contains(id) => {
-                self.runs.remove(*id);
+                self.runs.table.remove(*id);
                 let why = format!("run {id} is gone");
                 learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
                 Ok(())
@@ -991,7 +997,7 @@ impl Empirical {
             Ask::Again(id) => {
                 if gone && !self.listed.contains(id) {
                     // What it has counted stays, and so do the gauges: it did happen.
-                    self.runs.remove(*id);
+                    self.runs.table.remove(*id);
                     self.cases.forget_run(*id);
                     let why = format!("run {id} is gone");
                     learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
@@ -1048,6 +1054,7 @@ impl Empirical {
         self.candidates.remove(&id);
         let open = self
             .runs
+            .table
             .get(id)
             .is_some_and(|known| matches!(known.standing, Standing::Open(_)));
         if open {
@@ -1060,8 +1067,8 @@ impl Empirical {
             } else {
                 self.classified.insert(id);
             }
-        } else if self.runs.postpone(id, self.now) >= DETAILS_TRIES_MAX {
-            self.runs.set(id, Standing::Read);
+        } else if self.runs.table.postpone(id, self.now) >= DETAILS_TRIES_MAX {
+            self.runs.table.set(id, Standing::Read);
             self.tell_run(id, learned);
         }
     }
@@ -1183,6 +1190,7 @@ impl Source for Empirical {
         self.listed.clear();
         self.detail_less.retain(|id| {
             self.runs
+                .table
                 .get(*id)
                 .is_some_and(|known| matches!(known.standing, Standing::Open(_)))
         });
@@ -1242,10 +1250,12 @@ impl Source for Empirical {
     fn progress(&self) -> Progress {
         Progress {
             cases_tracked: self.cases.len(),
-            oldest_refresh: self
-                .cases
-                .oldest_refresh(self.now)
-                .map(|oldest| self.runs.waiting_since().map_or(oldest, |since| since.min(oldest))),
+            oldest_refresh: self.cases.oldest_refresh(self.now).map(|oldest| {
+                self.runs
+                    .table
+                    .waiting_since()
+                    .map_or(oldest, |since| since.min(oldest))
+            }),
             backlog: if self.ask.is_none() { self.backlog } else { 0 },
         }
     }

@@ -10,22 +10,11 @@ use super::wire::RunRow;
 use crate::model::{
     ActiveRun, ActiveState, CaseCounts, CaseOutcome, ErrorCode, Group, Name, Notice, Run, RunId, RunOutcome,
 };
+use crate::sources::table::{self, Standing, Table};
 use crate::sources::{DurationUnit, Settings, loose};
-
-/// Runs that are remembered at the most, whatever a platform lists: 90 days of more than 500 a day.
-const RUNS_MAX: usize = 50_000;
-
-/// Finished runs are forgotten this long after the lookback: nothing upstream returns them any more.
-const RETENTION_MARGIN: SignedDuration = SignedDuration::from_hours(48);
 
 /// A run in a state that nobody knows, with no end told, counts as finished when it is this old.
 const UNKNOWN_STATE_MAX: SignedDuration = SignedDuration::from_hours(24);
-
-/// Details that the server cannot serve are tried again, less and less often, up to this pause.
-const RETRY_MAX: SignedDuration = SignedDuration::from_hours(1);
-
-/// So many runs in a row that are not worth reading again end the walk over the recent ones: what is behind them is old.
-const REREAD_SKIPS_MAX: usize = 1_000;
 
 /// The states of runs that are not finished, in the order in which a run goes through them. Asked in this order, a run
 /// that moves on between two requests is seen at least once.
@@ -52,34 +41,13 @@ pub(super) enum State {
     Cancelled,
 }
 
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Standing {
-    /// Not finished, or not known to be. The state, once somebody has told it.
-    Open(Option<ActiveState>),
-    /// Finished, and its details are worth a request.
-    Due {
-        tries: u32,
-        #[serde(with = "crate::packed")]
-        not_before: Timestamp,
-    },
-    /// Finished before this source was first met; its details are not worth a request.
-    Presumed,
-    /// Finished, and read.
-    Read,
-}
+/// What is known of a run. While it is open: its state, once somebody has told it.
+pub(super) type Known = table::Known<Option<ActiveState>>;
 
-/// A run as far as it is known.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Known {
-    pub(super) run: Run,
-    pub(super) standing: Standing,
-}
-
-/// All of them, by id.
+/// All of them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Runs {
-    known: BTreeMap<RunId, Known>,
+    pub(super) table: Table<Option<ActiveState>>,
     /// The highest id of the last whole walk: everything below it is known.
     pub(super) walked_to: Option<RunId>,
     /// Environment ids whose slug a run has told.
@@ -127,26 +95,9 @@ fn counts(row: &RunRow) -> CaseCounts {
 }
 
 impl Runs {
-    pub(super) fn get(&self, id: RunId) -> Option<&Known> {
-        self.known.get(&id)
-    }
-
-    pub(super) fn remove(&mut self, id: RunId) {
-        self.known.remove(&id);
-    }
-
-    pub(super) fn set(&mut self, id: RunId, standing: Standing) {
-        if let Some(known) = self.known.get_mut(&id) {
-            known.standing = standing;
-        }
-    }
-
     /// The run, if its results may be told: it is finished and the store has heard of it.
     pub(super) fn finished(&self, id: RunId) -> Option<&Run> {
-        self.known
-            .get(&id)
-            .filter(|known| matches!(known.standing, Standing::Read | Standing::Presumed))
-            .map(|known| &known.run)
+        self.table.finished(id).map(|known| &known.run)
     }
 
     /// Takes a run into the table, or brings up to date what the row tells. The standing stays.
@@ -158,7 +109,7 @@ impl Runs {
         notices: &mut Vec<Notice>,
     ) -> &mut Known {
         let run = self.read(id, row, settings, notices);
-        let known = self.known.entry(id).or_insert_with(|| Known {
+        let known = self.table.known.entry(id).or_insert_with(|| Known {
             run: run.clone(),
             standing: Standing::Open(None),
         });
@@ -227,7 +178,7 @@ impl Runs {
 
     /// What a run itself did not tell.
     pub(super) fn name_environment(&mut self, id: RunId, slug: Name) {
-        if let Some(known) = self.known.get_mut(&id) {
+        if let Some(known) = self.table.known.get_mut(&id) {
             known.run.group.environment = slug;
         }
     }
@@ -286,7 +237,11 @@ impl Runs {
     pub(super) fn looks_emptied(&self, id: RunId, row: &RunRow) -> bool {
         let sum = |counts: &CaseCounts| counts.iter().flatten().sum::<u64>();
         let told = counts(row);
-        let known = self.known.get(&id).filter(|known| known.standing == Standing::Read);
+        let known = self
+            .table
+            .known
+            .get(&id)
+            .filter(|known| known.standing == Standing::Read);
         row.state.0.is_none()
             && told.iter().flatten().next().is_some()
             && sum(&told) == 0
@@ -295,20 +250,8 @@ impl Runs {
 
     /// The ids that nobody has classified in this round.
     pub(super) fn unclassified(&self, classified: &BTreeSet<RunId>) -> Vec<RunId> {
-        self.ids(|id, known| matches!(known.standing, Standing::Open(_)) && !classified.contains(&id))
-    }
-
-    /// The ids whose details are to be read now, in the order in which they were created.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<RunId> {
-        self.ids(|_, known| matches!(known.standing, Standing::Due { not_before, .. } if not_before <= now))
-    }
-
-    fn ids(&self, which: impl Fn(RunId, &Known) -> bool) -> Vec<RunId> {
-        self.known
-            .iter()
-            .filter(|(id, known)| which(**id, known))
-            .map(|(id, _)| *id)
-            .collect()
+        self.table
+            .ids(|id, known| matches!(known.standing, Standing::Open(_)) && !classified.contains(&id))
     }
 
     /// The runs that are not finished.
@@ -318,6 +261,7 @@ impl Runs {
             _ => None,
         };
         let active = self
+            .table
             .known
             .iter()
             .filter_map(|(id, known)| Some((*id, known, state(known)?)));
@@ -330,31 +274,12 @@ impl Runs {
             .collect()
     }
 
-    /// When the run that has waited longest for its details was found to be finished, or put off.
-    pub(super) fn waiting_since(&self) -> Option<Timestamp> {
-        let since = |known: &Known| match known.standing {
-            Standing::Due { not_before, .. } => Some(not_before),
-            _ => None,
-        };
-        self.known.values().filter_map(since).min()
-    }
-
-    /// The newest run that was read, is not older than `from` and comes before `last` in a walk from the newest one.
-    pub(super) fn read_before(&self, last: Option<RunId>, from: Timestamp) -> Option<RunId> {
-        let recent = |known: &Known| {
-            let time = known.run.ended.or(known.run.created);
-            known.standing == Standing::Read && time.is_some_and(|time| time >= from)
-        };
-        let older = self.known.range(..last.unwrap_or(RunId::MAX)).rev();
-        let mut older = older.take(REREAD_SKIPS_MAX);
-        older.find(|(_, known)| recent(known)).map(|(id, _)| *id)
-    }
-
     /// The newest `count` presumed runs of each group.
     pub(super) fn newest_presumed(&self, count: usize) -> Vec<RunId> {
         let mut seen: BTreeMap<&Group, usize> = BTreeMap::new();
         let mut ids = Vec::new();
         for (id, known) in self
+            .table
             .known
             .iter()
             .rev()
@@ -369,19 +294,6 @@ impl Runs {
         ids
     }
 
-    /// The details of a run that was to be read are not to be had now; they are tried again, ever later.
-    /// Gives how often that was so.
-    pub(super) fn postpone(&mut self, id: RunId, now: Timestamp) -> u32 {
-        match self.known.get_mut(&id).map(|known| &mut known.standing) {
-            Some(Standing::Due { tries, not_before }) => {
-                *tries = (*tries + 1).min(16);
-                *not_before = now + SignedDuration::from_mins(1 << (*tries - 1).min(10)).min(RETRY_MAX);
-                *tries
-            }
-            _ => 0,
-        }
-    }
-
     /// Whether a run whose state nobody knows is to be taken for finished.
     pub(super) fn finished_by_age(run: &Run, now: Timestamp) -> bool {
         run.ended.is_some()
@@ -390,22 +302,9 @@ impl Runs {
                 .is_some_and(|created| now.duration_since(created) > UNKNOWN_STATE_MAX)
     }
 
-    /// Where they ran.
-    pub(super) fn groups(&self) -> BTreeSet<&Group> {
-        self.known.values().map(|known| &known.run.group).collect()
-    }
-
     /// Forgets finished runs that nothing upstream returns any more.
     pub(super) fn prune(&mut self, now: Timestamp, lookback: SignedDuration) {
-        let oldest = now - lookback - RETENTION_MARGIN;
-        self.known.retain(|_, known| {
-            !matches!(known.standing, Standing::Read | Standing::Presumed)
-                || known.run.created.or(known.run.ended).is_none_or(|time| time >= oldest)
-        });
-        // Whatever a platform invents: the oldest leave.
-        while self.known.len() > RUNS_MAX {
-            self.known.pop_first();
-        }
+        self.table.prune(now, lookback, |run| run.created.or(run.ended));
     }
 }
 

@@ -15,12 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use self::runs::{Runs, Standing, case_outcome};
+use self::runs::{Runs, case_outcome};
 use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
 use super::sweep::{self, Sweep};
 use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
 use crate::model::{ActiveRun, CaseCounts, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, Run, RunId};
+use crate::sources::table::Standing;
 use crate::transport::{Reply, Request};
 
 const LIST: &str = "/runs";
@@ -276,7 +277,7 @@ impl SamplePlatform {
         if let Some(id) = unseen.first() {
             return Some(Ask::Details(*id));
         }
-        let due = self.runs.due(self.now);
+        let due = self.runs.table.due(self.now);
         let samples = self.samples_due().0;
         self.backlog = due.len() + self.signatures.len() + samples;
         if self.allowance.requests == 0 {
@@ -304,7 +305,7 @@ impl SamplePlatform {
             Some(again) => Some(Ask::AgainSummary(again.id)),
             None => {
                 let (runs, from) = (&self.runs, self.now - sweep::WINDOW);
-                let next = |last: Option<&RunId>| runs.read_before(last.copied(), from);
+                let next = |last: Option<&RunId>| runs.table.read_before(last.copied(), from);
                 let run = self.sweep.next(self.now, sweep::RUNS_PAUSE, next);
                 run.map(Ask::Again)
             }
@@ -331,7 +332,10 @@ impl SamplePlatform {
     }
 
     fn is_read(&self, id: RunId) -> bool {
-        self.runs.get(id).is_some_and(|known| known.standing == Standing::Read)
+        self.runs
+            .table
+            .get(id)
+            .is_some_and(|known| known.standing == Standing::Read)
     }
 
     fn read_run(&self, id: RunId) -> Ask {
@@ -510,7 +514,7 @@ impl SamplePlatform {
             let created = row.created_at.time(|| ());
             let old = created.is_some_and(|created| created < oldest);
             all_old &= old;
-            if old && self.runs.get(id).is_none() {
+            if old && self.runs.table.get(id).is_none() {
                 continue;
             }
             self.accept_run(id, &row, learned);
@@ -581,7 +585,7 @@ impl SamplePlatform {
 
     /// A finished run is read to its end: it is told, and whatever waits for finished runs is due.
     fn tell_run(&mut self, id: RunId, counts: Option<CaseCounts>, learned: &mut Learned) {
-        let before = self.runs.get(id).map(|known| known.standing.clone());
+        let before = self.runs.table.get(id).map(|known| known.standing.clone());
         let Some(run) = self.runs.settle(id, counts) else {
             return;
         };
@@ -617,6 +621,7 @@ impl SamplePlatform {
         let mut counts = no_results();
         let old = self
             .runs
+            .table
             .get(id)
             .is_some_and(|known| known.standing == Standing::Presumed);
         // There is no order in the server's query: a row may come on two pages.
@@ -695,7 +700,7 @@ impl SamplePlatform {
     fn read_again(&mut self, id: RunId, counts: Option<CaseCounts>, learned: &mut Learned) {
         self.again = None;
         self.sweep.passed(id, self.now);
-        let known = self.runs.finished(id).map(|known| known.run.counts);
+        let known = self.runs.table.finished(id).map(|known| known.run.counts);
         if counts.is_some() && known.is_some() && counts != known {
             learned.facts.extend(self.runs.settle(id, counts).map(Fact::Run));
         }
@@ -778,7 +783,7 @@ impl SamplePlatform {
     }
 
     fn tell_result(&mut self, result: CaseResult, learned: &mut Learned) {
-        let Some(known) = self.runs.finished(result.run) else {
+        let Some(known) = self.runs.table.finished(result.run) else {
             return;
         };
         if let Some(case) = self.cases.get_mut(&result.case) {
@@ -840,7 +845,7 @@ impl SamplePlatform {
                     .cases
                     .get(case)
                     .is_none_or(|case| case.passed_in.values().all(|passed| *passed));
-                settled || oldest.is_none_or(|run| self.runs.get(run).is_none())
+                settled || oldest.is_none_or(|run| self.runs.table.get(run).is_none())
             }
             Why::Signature(_) | Why::Again => true,
         };
@@ -868,7 +873,9 @@ impl SamplePlatform {
             return;
         }
         // Entries of runs that are not finished come again when they are. What was read from the run itself says more.
-        let Some(known) = self.runs.finished(run) else { return };
+        let Some(known) = self.runs.table.finished(run) else {
+            return;
+        };
         if self.by_runs() && known.standing == Standing::Read {
             return;
         }
@@ -911,7 +918,7 @@ impl SamplePlatform {
         if sample.read_after == 0 {
             let of_sample = self.cases.values().filter(|case| case.sample == Some(id));
             let settled = of_sample.flat_map(|case| case.passed_in.values()).all(|passed| *passed);
-            return settled || self.runs.get(oldest).is_none();
+            return settled || self.runs.table.get(oldest).is_none();
         }
         let since = self
             .finished
@@ -979,7 +986,7 @@ impl SamplePlatform {
             Ask::History { why, .. } if *why != Why::Again && self.shrink(HISTORY, &rejection, learned) => Ok(false),
             Ask::Samples if self.shrink(SAMPLES, &rejection, learned) => Ok(false),
             Ask::Details(id) | Ask::Summary(id) | Ask::Results(id) if gone => {
-                self.runs.remove(*id);
+                self.runs.table.remove(*id);
                 learned.notices.push(Notice::RowSkipped {
                     endpoint: DETAILS,
                     why: format!("run {id} is gone"),
@@ -1037,7 +1044,7 @@ impl SamplePlatform {
         }
         if gone && !self.seen.contains(&id) {
             // What it has counted stays, and so do the gauges: it did happen.
-            self.runs.remove(id);
+            self.runs.table.remove(id);
             let why = format!("run {id} is gone");
             learned.notices.push(Notice::RowSkipped { endpoint: DETAILS, why });
         }
@@ -1058,9 +1065,10 @@ impl SamplePlatform {
     fn last_try(&mut self, id: RunId) -> bool {
         let old = self
             .runs
+            .table
             .get(id)
             .is_some_and(|known| known.standing == Standing::Presumed);
-        old || self.runs.postpone(id, self.now) >= TRIES_MAX
+        old || self.runs.table.postpone(id, self.now) >= TRIES_MAX
     }
 
     /// Forgets cases and samples that no finished run has listed for so long, but for those that the configuration names. One
@@ -1085,7 +1093,7 @@ impl SamplePlatform {
             .retain(|id, sample| alive(sample.first_seen.max(sample.listed)) || named(*id));
         self.cases
             .retain(|_, case| alive(case.listed) || case.sample.is_some_and(named));
-        let groups = self.runs.groups();
+        let groups = self.runs.table.groups();
         for case in self.cases.values_mut() {
             case.passed_in.retain(|group, _| groups.contains(group));
         }
@@ -1187,7 +1195,7 @@ impl Source for SamplePlatform {
         self.allowance = allowance;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         self.runs.prune(now, self.lookback());
-        self.finished.retain(|(_, id)| self.runs.get(*id).is_some());
+        self.finished.retain(|(_, id)| self.runs.table.get(*id).is_some());
         self.forget();
         self.walking = true;
         self.seen.clear();
@@ -1241,7 +1249,10 @@ impl Source for SamplePlatform {
     fn progress(&self) -> Progress {
         let due = self.samples_due().1.and_then(|id| self.samples.get(&id));
         let of_samples = due.and_then(|sample| sample.refreshed.or(sample.first_seen));
-        let oldest = [of_samples, self.runs.waiting_since()].into_iter().flatten().min();
+        let oldest = [of_samples, self.runs.table.waiting_since()]
+            .into_iter()
+            .flatten()
+            .min();
         Progress {
             cases_tracked: self.cases.len(),
             oldest_refresh: (!self.cases.is_empty()).then(|| oldest.unwrap_or(self.now).min(self.now)),
