@@ -2,7 +2,7 @@
 //! and these are done one after the other, away from the threads that serve.
 //! Never keeps a password: what was accepted is remembered as a digest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +13,8 @@ use http::header::AUTHORIZATION;
 use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+
+use super::places::ByAddress;
 
 /// Passwords that are checked at a time. One core is the most that guessing can take.
 const CHECKS_MAX: usize = 1;
@@ -99,7 +101,7 @@ pub(super) struct Checks {
 #[derive(Debug, Default)]
 struct Waiting {
     all: usize,
-    of_address: HashMap<IpAddr, usize>,
+    of_address: ByAddress,
 }
 
 impl Default for Checks {
@@ -167,12 +169,11 @@ struct Place {
 impl Place {
     fn take(waiting: &Arc<Mutex<Waiting>>, address: IpAddr) -> Option<Self> {
         let mut queue = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = queue.of_address.get(&address).copied().unwrap_or_default();
-        if queue.all >= WAITING_MAX || of_address >= WAITING_OF_ADDRESS_MAX {
+        if queue.all >= WAITING_MAX || queue.of_address.count(address) >= WAITING_OF_ADDRESS_MAX {
             return None;
         }
         queue.all += 1;
-        queue.of_address.insert(address, of_address + 1);
+        queue.of_address.enter(address);
         let waiting = Arc::clone(waiting);
         Some(Self { waiting, address })
     }
@@ -182,10 +183,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut queue = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         queue.all -= 1;
-        match queue.of_address.get_mut(&self.address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(queue.of_address.remove(&self.address)),
-        }
+        queue.of_address.leave(self.address);
     }
 }
 

@@ -21,8 +21,33 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Held {
     seats: HashMap<u64, Arc<Seat>>,
-    of_address: HashMap<IpAddr, usize>,
+    of_address: ByAddress,
     next: u64,
+}
+
+/// How many of something each address has. An address that has none is not remembered.
+#[derive(Debug, Default)]
+pub(super) struct ByAddress(HashMap<IpAddr, usize>);
+
+impl ByAddress {
+    pub(super) fn count(&self, address: IpAddr) -> usize {
+        self.0.get(&address).copied().unwrap_or_default()
+    }
+
+    pub(super) fn enter(&mut self, address: IpAddr) {
+        *self.0.entry(address).or_default() += 1;
+    }
+
+    pub(super) fn leave(&mut self, address: IpAddr) {
+        match self.0.get_mut(&address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.0.remove(&address)),
+        }
+    }
+
+    fn most(&self) -> usize {
+        self.0.values().copied().max().unwrap_or_default()
+    }
 }
 
 /// One place, as the connection in it and the door see it.
@@ -76,7 +101,7 @@ impl Places {
         let number = held.next;
         held.next += 1;
         held.seats.insert(number, Arc::clone(&seat));
-        *held.of_address.entry(address).or_default() += 1;
+        held.of_address.enter(address);
         Some(Place {
             seat,
             number,
@@ -86,11 +111,11 @@ impl Places {
 
     fn evict(&self) {
         let held = self.held();
-        let most = held.of_address.values().copied().max().unwrap_or_default();
+        let most = held.of_address.most();
         let silent_longest = held
             .seats
             .values()
-            .filter(|seat| held.of_address.get(&seat.address) == Some(&most))
+            .filter(|seat| held.of_address.count(seat.address) == most)
             .min_by_key(|seat| seat.last.load(Ordering::Relaxed));
         if let Some(seat) = silent_longest {
             seat.leave.notify_one();
@@ -110,10 +135,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut held = self.seat.places.held();
         held.seats.remove(&self.number);
-        match held.of_address.get_mut(&self.seat.address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(held.of_address.remove(&self.seat.address)),
-        }
+        held.of_address.leave(self.seat.address);
     }
 }
 
@@ -211,7 +233,7 @@ mod tests {
         for _ in 0..3 {
             drop(places.take(address(1)).await.unwrap());
         }
-        assert!(places.held().seats.is_empty() && places.held().of_address.is_empty());
+        assert!(places.held().seats.is_empty() && places.held().of_address.0.is_empty());
     }
 
     #[test]
