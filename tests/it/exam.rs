@@ -45,7 +45,7 @@ pub(crate) fn settings(kind: Kind, discovery: Discovery) -> Settings {
     }
 }
 
-fn branches() -> Branches {
+pub(crate) fn branches() -> Branches {
     Branches::new(vec![
         BranchRule::Exact("main".into()),
         BranchRule::Exact("master".into()),
@@ -439,7 +439,7 @@ impl Reloads {
 /// asked for again.
 pub(crate) const REST: usize = 20;
 
-/// Weeks of rounds: who needs more does not come to rest.
+/// Days of rounds: who needs more does not come to rest.
 const ROUNDS_MAX: usize = 5_000;
 
 /// The ids that a person would configure.

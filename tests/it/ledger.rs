@@ -19,9 +19,7 @@ use testrun_exporter::poll::{self, Observer, Poller, Wall, budget, retry};
 use testrun_exporter::simulate::{InProcess, Platform, WorldOptions};
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
-use testrun_exporter::sources::{
-    BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind, Progress, Settings, Source,
-};
+use testrun_exporter::sources::{Discovery, Kind, Progress, Settings, Source};
 use testrun_exporter::status::{Shared, SourceStatus};
 use testrun_exporter::store::ledger::{Disk, Identity, Ledger};
 use testrun_exporter::store::{Limits, SourceSpec, SourceState};
@@ -30,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Samples, Scrapes, counters};
+use crate::exam;
 
 const START: &str = "2026-11-01T00:00:00Z";
 const SOURCE: &str = "exam";
@@ -217,33 +216,14 @@ impl Observer for Watch {
     fn notice(&mut self, _notice: &Notice) {}
 }
 
-fn branches() -> Branches {
-    let exact = |name: &str| BranchRule::Exact(name.to_owned());
-    Branches::new(vec![exact("main"), exact("master")])
-}
-
 fn settings(kind: Kind) -> Settings {
     let discovery = match kind {
         Kind::Empirical => Discovery::RunDetails,
         Kind::SamplePlatform => Discovery::Runs,
     };
     Settings {
-        kind,
         lookback: LOOKBACK,
-        series_ttl: Duration::from_secs(14 * 86_400),
-        branches: branches(),
-        environments: BTreeMap::new(),
-        run_duration_unit: DurationUnit::Auto,
-        cases: CaseSettings {
-            enabled: true,
-            discovery,
-            ids: Vec::new(),
-            include: Vec::new(),
-            exclude: Vec::new(),
-            max: 10_000,
-            batch_size: 50,
-            analytics_lag: Duration::from_secs(180),
-        },
+        ..exam::settings(kind, discovery)
     }
 }
 
@@ -473,7 +453,7 @@ async fn live_through(trouble: Trouble) {
             break;
         }
     }
-    let label = branches();
+    let label = exam::branches();
     let truth = platform
         .lock()
         .unwrap()
