@@ -49,7 +49,7 @@ impl web::View for View {
     fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
         web::Scrape {
             generation: 1,
-            body: Arc::clone(&self.body),
+            body: web::Pieces::Ready(Arc::clone(&self.body)),
             end: Bytes::from_static(b"up 1\n"),
             gzipped: wanted.gzip,
         }

@@ -1,18 +1,23 @@
-//! What a year costs in memory: a source of 10,000 cases, a run an hour, half of its cases renamed over the year; the store and
-//! the rendered page, a scrape after every run. Prints the live heap and the resident memory of the process every month.
+//! What a year costs in memory: a source of 10,000 cases, a run an hour, half of its cases renamed over the year; the store,
+//! the rendered page as the daemon keeps it after every run, a scrape after every run, and a ledger. Prints the live heap and
+//! the resident memory of the process every month. The page is compressed in OpenMetrics, which is what a Prometheus asks for;
+//! in both formats with `both`. `cargo bench --bench memory -- [DAYS] [both]`.
 //! What the sources themselves remember comes on top; the soak test in `tests/it` has them too.
 
 #![allow(unsafe_code, clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::render::Renderer;
 use testrun_exporter::model::{
     ActiveState, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome, Update,
 };
+use testrun_exporter::store::ledger::{Directory, Identity, Kept, Ledger};
 use testrun_exporter::store::{Limits, SourceSpec, Store};
 
 /// Counts what lives.
@@ -46,6 +51,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const CASES: u64 = 10_000;
+/// The renaming is spread over so many.
 const HOURS: u64 = 365 * 24;
 /// Every run has so many of the cases.
 const RESULTS: u64 = 1_000;
@@ -121,11 +127,28 @@ fn main() {
         active_states: ActiveState::ALL,
         limits,
     };
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let days: u64 = arguments
+        .iter()
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(365);
+    let packed = match arguments.iter().any(|argument| argument == "both") {
+        true => &Format::ALL[..],
+        false => &[Format::OpenMetrics],
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::new(Directory::take(directory.path()).unwrap());
+    let identity = Identity {
+        name: "shop".to_owned(),
+        kind: "empirical",
+        base_url: "https://api.example.test/".to_owned(),
+    };
     let mut store = Store::new(vec![spec], 200_000);
     let mut renderer = Renderer::default();
+    let mut rendered = Arc::new(renderer.render_for(&store.newest(), packed));
     let mut scraped = 0;
-    println!("before anything: {} kB resident", resident());
-    for hour in 1..=HOURS {
+    println!("before anything: {} kB resident; compressed: {packed:?}", resident());
+    for hour in 1..=days * 24 {
         if hour > 1 {
             store.update(0, Update::Facts(round(hour)), at(hour), scraped);
         }
@@ -136,21 +159,28 @@ fn main() {
         let Some(shown) = store.update(0, ended, at(hour), scraped) else {
             continue;
         };
-        scraped = shown.generation;
-        // A page a day: what it costs to render is measured elsewhere.
+        let mut size = 0;
+        // A write a day: what it costs is measured elsewhere.
         if hour.is_multiple_of(24) {
-            let rendered = renderer.render(&shown);
+            let kept = Kept {
+                state: Arc::new(store.sources()[0].keep().unwrap()),
+                memory: Arc::default(),
+                released: Arc::new(store.sources()[0].keep_released().unwrap()),
+            };
+            size = ledger.save(&identity, &kept).unwrap();
+        }
+        rendered = Arc::new(renderer.render_for(&shown, packed));
+        scraped = shown.generation;
+        if hour.is_multiple_of(30 * 24) {
             let series: u64 = rendered.series.iter().map(|(_, count)| count).sum();
-            if hour.is_multiple_of(30 * 24) {
-                println!(
-                    "day {:3}: {:6} kB live, {:6} kB resident, {series} series, {} cases known, ledger {} kB",
-                    hour / 24,
-                    LIVE.load(Ordering::Relaxed) / 1024,
-                    resident(),
-                    store.sources()[0].cases_known(),
-                    store.sources()[0].keep().unwrap().len() / 1024,
-                );
-            }
+            println!(
+                "day {:3}: {:6} kB live, {:6} kB resident, {series} series, {} cases known, ledger {} kB",
+                hour / 24,
+                LIVE.load(Ordering::Relaxed) / 1024,
+                resident(),
+                store.sources()[0].cases_known(),
+                size / 1024,
+            );
         }
     }
 }

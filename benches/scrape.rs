@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 use testrun_exporter::metrics::Format;
-use testrun_exporter::metrics::ends::{Complete, Ends};
+use testrun_exporter::metrics::ends::{Body, Complete, Ends};
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo};
 use testrun_exporter::metrics::render::{Rendered, Renderer};
 use testrun_exporter::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group};
@@ -251,6 +251,13 @@ impl web::View for View {
             web::Format::OpenMetrics => Format::OpenMetrics,
         };
         let Complete { body, end, gzipped } = self.ends.complete(&rendered, format, wanted.gzip, Timestamp::now());
+        let body = match body {
+            Body::Ready(pieces) => web::Pieces::Ready(pieces),
+            Body::Text(text) => web::Pieces::Made {
+                bytes: text.text_bytes(),
+                pieces: Box::new(text.read()),
+            },
+        };
         web::Scrape {
             generation: rendered.generation,
             body,
@@ -470,10 +477,10 @@ fn spread(mut values: Vec<f64>) -> String {
 async fn against_others(view: &Arc<View>, series: usize, rounds: usize, registry: Option<&Registry>) {
     let rendered = view.rendered.load_full();
     let complete = view.ends.complete(&rendered, Format::Text, false, Timestamp::now());
-    let text = [&complete.body.concat()[..], &complete.end].concat();
+    let text = [&complete.body.to_bytes()[..], &complete.end].concat();
     let ours = serve_ours(Arc::clone(view)).await;
     let same = view.ends.complete(&rendered, Format::Text, true, Timestamp::now());
-    let same_bytes = serve_static([&same.body.concat()[..], &same.end].concat().into()).await;
+    let same_bytes = serve_static([&same.body.to_bytes()[..], &same.end].concat().into()).await;
     let whole = serve_static(gzipped(&text).into()).await;
     for connections in [1, 8] {
         let mut rows: [Vec<[f64; 3]>; 3] = Default::default();

@@ -391,7 +391,7 @@ mod tests {
             let complete = ends.complete(&publication.rendered.load_full(), format, true, at(0));
             assert_eq!(complete.gzipped, gzipped, "{format:?}");
             let Complete { body, end, .. } = complete;
-            let text = [&body.concat()[..], &end].concat();
+            let text = [&body.to_bytes()[..], &end].concat();
             assert_eq!(text.ends_with(b"# EOF\n"), !gzipped, "{format:?}");
         }
         republished(Format::OpenMetrics).await;

@@ -14,7 +14,7 @@ use super::reload::{Asked, Views};
 use super::wall;
 use crate::config::SourceConfig;
 use crate::metrics::Format;
-use crate::metrics::ends::{Complete, Ends};
+use crate::metrics::ends::{Body, Complete, Ends};
 use crate::model::RoundResult;
 use crate::status::{Health, Report, Shared};
 use crate::web;
@@ -200,6 +200,16 @@ struct StatusRow<'a> {
     report: Report,
 }
 
+fn pieces(body: Body) -> web::Pieces {
+    match body {
+        Body::Ready(pieces) => web::Pieces::Ready(pieces),
+        Body::Text(exposition) => web::Pieces::Made {
+            bytes: exposition.text_bytes(),
+            pieces: Box::new(exposition.read()),
+        },
+    }
+}
+
 impl web::View for AppView {
     fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
         let rendered = self.publication.rendered.load_full();
@@ -215,7 +225,7 @@ impl web::View for AppView {
         }
         web::Scrape {
             generation: rendered.generation,
-            body,
+            body: pieces(body),
             end,
             gzipped,
         }

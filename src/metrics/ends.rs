@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::metrics::exposition::Exposition;
 use crate::metrics::own::Own;
 use crate::metrics::render::Rendered;
 use crate::metrics::text::Format;
@@ -26,11 +27,31 @@ const JOINED_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Complete {
     /// What all scrapes of this snapshot share.
-    pub body: Arc<[Bytes]>,
+    pub body: Body,
     /// What comes behind it.
     pub end: Bytes,
     /// Whether the two are one gzip member.
     pub gzipped: bool,
+}
+
+/// What stands before the end.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// These bytes.
+    Ready(Arc<[Bytes]>),
+    /// The text of this, which every scrape reads for itself.
+    Text(Exposition),
+}
+
+impl Body {
+    /// All of it in one piece, for who wants that.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Ready(pieces) => pieces.concat(),
+            Self::Text(exposition) => exposition.to_text(),
+        }
+    }
 }
 
 /// Completes expositions with our own health.
@@ -77,13 +98,20 @@ impl Ends {
         if worth_it {
             let gzipped = || {
                 let packed_end = exposition.packed_end(&end.text)?;
-                Some(joined(exposition.packed()?, packed_end, true))
+                let body = exposition.packed()?;
+                let bytes = body.iter().map(|piece| piece.len() as u64).sum();
+                let pieces = || body.concat();
+                let ready = || Body::Ready(Arc::clone(body));
+                Some(joined(bytes, pieces, ready, packed_end, true))
             };
             if let Some(gzipped) = end.gzipped.get_or_init(gzipped) {
                 return gzipped.clone();
             }
         }
-        let plain = || joined(exposition.texts(), end.text.clone(), false);
+        let plain = || {
+            let (text, whole) = (|| exposition.to_text(), || Body::Text(exposition.clone()));
+            joined(exposition.text_bytes(), text, whole, end.text.clone(), false)
+        };
         end.plain.get_or_init(plain).clone()
     }
 
@@ -104,12 +132,17 @@ impl Ends {
     }
 }
 
-fn joined(body: &Arc<[Bytes]>, end: Bytes, gzipped: bool) -> Complete {
-    let bytes: u64 = body.iter().chain([&end]).map(|piece| piece.len() as u64).sum();
-    let (body, end) = if bytes <= JOINED_BYTES_MAX {
-        (Arc::default(), [&body.concat()[..], &end].concat().into())
+fn joined(
+    bytes: u64,
+    text: impl FnOnce() -> Vec<u8>,
+    body: impl FnOnce() -> Body,
+    end: Bytes,
+    gzipped: bool,
+) -> Complete {
+    let (body, end) = if bytes + end.len() as u64 <= JOINED_BYTES_MAX {
+        (Body::Ready(Arc::default()), [&text()[..], &end].concat().into())
     } else {
-        (Arc::clone(body), end)
+        (body(), end)
     };
     Complete { body, end, gzipped }
 }
@@ -138,7 +171,7 @@ mod tests {
     }
 
     fn text(complete: &Complete) -> String {
-        let bytes = [&complete.body.concat()[..], &complete.end].concat();
+        let bytes = [&complete.body.to_bytes()[..], &complete.end].concat();
         let mut text = String::new();
         if complete.gzipped {
             flate2::read::GzDecoder::new(&bytes[..])
@@ -169,7 +202,10 @@ mod tests {
         let rendered = Arc::new(render(&Snapshot::default()));
         for (format, gzip) in Format::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
             let scrapes: Vec<_> = (0..40).map(|_| ends.complete(&rendered, format, gzip, at(0))).collect();
-            let place = |scrape: &Complete| (scrape.body.as_ptr(), scrape.end.as_ptr());
+            let place = |scrape: &Complete| match &scrape.body {
+                Body::Ready(pieces) => (pieces.as_ptr(), scrape.end.as_ptr()),
+                Body::Text(_) => panic!("small enough to be kept"),
+            };
             assert!(scrapes.iter().all(|scrape| place(scrape) == place(&scrapes[0])));
         }
     }

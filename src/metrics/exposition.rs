@@ -1,5 +1,9 @@
-//! A rendered exposition as scrapes take it: pieces of text, and one gzip member whose end is still open.
+//! A rendered exposition as scrapes take it: what its text can be written from, and one gzip member whose end is still open.
 //! Never renders; a piece whose text has not changed is never compressed again, and one that nobody asks for never at all.
+//!
+//! Text is not kept: of 100,000 series it is 14 MB, and nearly everybody asks for it compressed. Who does not gets it
+//! written anew from the rows, a little at a time. Of each piece are kept its length, so that an answer's is known, and a hash,
+//! which tells whether a piece that was written again reads as before.
 //!
 //! The member is a header, raw deflate pieces and an end. Each piece ends on a byte with an empty block, so that pieces can
 //! stand behind one another, and was compressed on its own, but for the last line before it: most of a line repeats the
@@ -9,11 +13,14 @@
 //! Pieces are small, so that a change costs little; there are thousands, and looking at each of them would cost more than the
 //! change. So neighbours are joined into stretches, which are kept, and an exposition is put together from these.
 
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress};
+use foldhash::quality::FixedState;
 
 use crate::metrics::text::Format;
 
@@ -33,16 +40,32 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 #[derive(Debug, Clone)]
 pub struct Exposition {
     format: Format,
-    texts: Arc<Texts>,
+    contents: Arc<[Content]>,
     text_bytes: u64,
+    stretches: usize,
     member: Option<Member>,
 }
 
-#[derive(Debug)]
-struct Texts {
-    stretches: Vec<Arc<[Bytes]>>,
-    /// All of them in one list, made when somebody wants that.
-    list: OnceLock<Arc<[Bytes]>>,
+/// Text that is not kept, but written when somebody reads it: always the same.
+pub(crate) trait Written: Send + Sync {
+    /// Appends some of it, from this place on. Gives the place at which it goes on; `None` at the end.
+    fn write(&self, from: usize, text: &mut String) -> Option<usize>;
+}
+
+/// A part of an exposition's text.
+#[derive(Clone)]
+pub(crate) enum Content {
+    Kept(Bytes),
+    Written(Arc<dyn Written>),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept(text) => write!(formatter, "{} bytes", text.len()),
+            Self::Written(_) => formatter.write_str("rows"),
+        }
+    }
 }
 
 /// A gzip member without its end.
@@ -52,12 +75,50 @@ struct Member {
     crc: u32,
 }
 
+/// An exposition's text, without its end, piece by piece: none is written before it is asked for.
+#[derive(Debug)]
+pub struct Reading {
+    contents: Arc<[Content]>,
+    content: usize,
+    /// Where in it.
+    place: usize,
+}
+
+impl Iterator for Reading {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let piece = match self.contents.get(self.content)? {
+                Content::Kept(text) => {
+                    self.content += 1;
+                    text.clone()
+                }
+                Content::Written(by) => {
+                    let mut text = String::new();
+                    match by.write(self.place, &mut text) {
+                        Some(next) => self.place = next,
+                        None => (self.content, self.place) = (self.content + 1, 0),
+                    }
+                    text.into()
+                }
+            };
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
+    }
+}
+
 impl Exposition {
     /// The text in pieces, without its end.
     #[must_use]
-    pub fn texts(&self) -> &Arc<[Bytes]> {
-        let Texts { stretches, list } = &*self.texts;
-        list.get_or_init(|| stretches.iter().flat_map(|texts| texts.iter().cloned()).collect())
+    pub fn read(&self) -> Reading {
+        Reading {
+            contents: Arc::clone(&self.contents),
+            content: 0,
+            place: 0,
+        }
     }
 
     /// How long the text is.
@@ -95,8 +156,7 @@ impl Exposition {
     /// The whole text in one piece, for who wants that.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
-        let stretches: Vec<_> = self.texts.stretches.iter().map(|texts| texts.concat()).collect();
-        stretches.concat()
+        self.read().collect::<Vec<_>>().concat()
     }
 }
 
@@ -115,35 +175,66 @@ fn push_stored(out: &mut Vec<u8>, data: &[u8], ends: bool) {
     }
 }
 
-/// A piece of an exposition's text: whole lines of one family, or some small families.
+/// What is known of a piece of an exposition's text: whole lines of one family, or some small families.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Segment {
-    pub(crate) text: Bytes,
+    /// What it was written from; see [`Part`].
+    serial: Option<u64>,
+    bytes: usize,
+    hash: u64,
     /// Samples in it.
-    pub(crate) series: u64,
-    /// Where its last line begins.
-    last_line: usize,
+    series: u64,
+    /// Of its text, for what stands behind it.
+    last_line: Bytes,
     packed: Option<Packed>,
 }
 
 #[derive(Debug, Clone)]
 struct Packed {
-    /// What the piece may refer to: the end of the text before it. It keeps that text.
+    /// What the piece may refer to: the end of the text before it.
     before: Bytes,
+    /// Mostly a part of its stretch's pieces.
     piece: Bytes,
     crc: u32,
     shift: Shift,
 }
 
 impl Segment {
-    pub(crate) fn new(text: impl Into<Bytes>, series: u64) -> Self {
-        let text = text.into();
-        Self {
-            last_line: last_line(&text),
-            text,
-            series,
-            packed: None,
+    /// Its text is not compressed any more.
+    pub(crate) fn unpack(&mut self) {
+        self.packed = None;
+    }
+
+    /// It was written, from what has this serial. What reads as before keeps its compressed piece.
+    fn read(&mut self, serial: u64, text: &str, series: u64) {
+        self.serial = Some(serial);
+        let hash = FixedState::default().hash_one(text);
+        if (self.bytes, self.hash) == (text.len(), hash) {
+            return;
         }
+        *self = Self {
+            serial: self.serial,
+            bytes: text.len(),
+            hash,
+            series,
+            last_line: Bytes::copy_from_slice(last_line(text.as_bytes())),
+            packed: None,
+        };
+    }
+
+    /// It reads like another one, which was written.
+    fn read_like(&mut self, other: &Self) {
+        let same = self.reads_like(other);
+        let packed = self.packed.take().filter(|_| same);
+        *self = Self {
+            packed,
+            last_line: other.last_line.clone(),
+            ..*other
+        };
+    }
+
+    fn reads_like(&self, other: &Self) -> bool {
+        (self.bytes, self.hash) == (other.bytes, other.hash)
     }
 
     fn is_packed_behind(&self, before: &Bytes) -> bool {
@@ -158,46 +249,62 @@ fn is_same(one: &Bytes, other: &Bytes) -> bool {
     (one.as_ptr(), one.len()) == (other.as_ptr(), other.len()) || one == other
 }
 
+/// A segment, and how its text is written.
+pub(crate) struct Part<'s, W> {
+    pub(crate) segment: &'s mut Segment,
+    /// The segment in its place in the other format.
+    pub(crate) twin: Option<&'s Segment>,
+    /// Whether the two always read the same.
+    pub(crate) is_twin: bool,
+    /// Of what the text is written from: another one if that has changed.
+    pub(crate) serial: u64,
+    /// Appends the text; gives how many samples there are.
+    pub(crate) write: W,
+}
+
 /// Compresses pieces.
 pub(crate) struct Packer {
     deflate: Compress,
-    piece: Vec<u8>,
+    /// How many it has compressed.
+    pub(crate) packed: u64,
 }
 
 impl Default for Packer {
     fn default() -> Self {
         Self {
             deflate: Compress::new(Compression::new(LEVEL), false),
-            piece: Vec::new(),
+            packed: 0,
         }
     }
 }
 
-impl std::fmt::Debug for Packer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Packer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Packer")
     }
 }
 
 impl Packer {
-    fn pack(&mut self, text: &Bytes, before: &Bytes) -> Packed {
-        let Self { deflate, piece } = self;
-        piece.clear();
+    /// Appends a text's piece to others. The piece itself is not told where it is.
+    fn pack(&mut self, text: &[u8], before: &Bytes, pieces: &mut Vec<u8>) -> Packed {
+        let Self { deflate, packed } = self;
+        *packed += 1;
+        let start = pieces.len();
         // More than deflate ever makes of its input, so that one call takes all of it.
-        piece.reserve(text.len() + text.len() / 8 + 128);
+        pieces.reserve(text.len() + text.len() / 8 + 128);
         deflate.reset();
         let compressed = (before.is_empty() || deflate.set_dictionary(before).is_ok())
-            && deflate.compress_vec(text, piece, FlushCompress::Sync).is_ok()
+            && deflate.compress_vec(text, pieces, FlushCompress::Sync).is_ok()
             && deflate.total_in() == text.len() as u64
-            && piece.len() < piece.capacity();
+            && pieces.len() < pieces.capacity();
         if !compressed {
             // It cannot fail with these arguments; if it did, what is not compressed is as valid.
-            piece.clear();
-            push_stored(piece, text, false);
+            pieces.truncate(start);
+            push_stored(pieces, text, false);
         }
         Packed {
             before: before.clone(),
-            piece: Bytes::copy_from_slice(piece),
+            piece: Bytes::new(),
             crc: crc32fast::hash(text),
             shift: Shift::of(text.len()),
         }
@@ -209,8 +316,8 @@ impl Packer {
 pub(crate) struct Stretch {
     /// Whether it was joined at all.
     joined: bool,
-    texts: Arc<[Bytes]>,
     text_bytes: u64,
+    series: u64,
     /// Of its text, for what stands behind it.
     last_line: Bytes,
     packed: Option<PackedStretch>,
@@ -226,56 +333,98 @@ struct PackedStretch {
 }
 
 impl Stretch {
+    /// It is made of other segments now.
+    pub(crate) fn forget(&mut self) {
+        self.joined = false;
+    }
+
+    /// Its text is not compressed any more.
+    pub(crate) fn unpack(&mut self) {
+        self.packed = None;
+    }
+
     fn fits_behind(&self, before: &Bytes, packed: bool) -> bool {
         let fits = |packed: &PackedStretch| is_same(&packed.before, before);
         self.joined && (!packed || self.packed.as_ref().is_some_and(fits))
     }
 
-    /// Joins segments; compresses those that are new, or new behind what stands before them. A segment's twin stands in its
-    /// place in another exposition; its piece will do if it has the same text behind the same line. `pieces_bytes` is what the
-    /// pieces took last time, or somewhat more.
-    fn join<'s>(
-        segments: impl Iterator<Item = (&'s mut Segment, Option<&'s Segment>)>,
+    /// Joins segments; writes those that are made of something new, and compresses those that read as something new, or are
+    /// new behind what stands before them. A twin's piece will do if it has the same text behind the same line.
+    /// `pieces_bytes` is what the pieces took last time, or somewhat more; `text` is room to write in.
+    fn join<'s, W: FnMut(&mut String) -> u64>(
+        parts: impl Iterator<Item = Part<'s, W>>,
         mut packer: Option<&mut Packer>,
         before: &Bytes,
         pieces_bytes: usize,
+        text: &mut String,
     ) -> Self {
-        let (mut texts, mut text_bytes) = (Vec::with_capacity(segments.size_hint().0), 0);
-        let (mut pieces, mut crc) = (Vec::with_capacity(pieces_bytes), 0);
+        let (mut text_bytes, mut series, mut crc) = (0, 0, 0);
+        let mut pieces = Vec::with_capacity(pieces_bytes);
+        let mut places = Vec::with_capacity(parts.size_hint().0);
         let mut last_line = before.clone();
-        for (segment, twin) in segments {
-            if segment.text.is_empty() {
+        for part in parts {
+            let Part {
+                segment,
+                twin,
+                is_twin,
+                serial,
+                mut write,
+            } = part;
+            let mut is_written = false;
+            if segment.serial != Some(serial) {
+                if let Some(twin) = twin.filter(|twin| is_twin && twin.serial == Some(serial)) {
+                    segment.read_like(twin);
+                } else {
+                    text.clear();
+                    let series = write(text);
+                    segment.read(serial, text, series);
+                    is_written = true;
+                }
+            }
+            if segment.bytes == 0 {
                 continue;
             }
+            text_bytes += segment.bytes;
+            series += segment.series;
+            let line = segment.last_line.clone();
             if let Some(packer) = &mut packer {
-                match &mut segment.packed {
-                    // It may be the same line of a text that is not there any more, and should not be kept for it.
-                    Some(packed) if is_same(&packed.before, &last_line) => packed.before = last_line,
-                    _ => {
-                        let twin = twin.filter(|twin| twin.is_packed_behind(&last_line) && twin.text == segment.text);
-                        segment.packed = match twin {
-                            Some(twin) => twin.packed.clone(),
-                            None => Some(packer.pack(&segment.text, &last_line)),
-                        };
-                    }
+                let start = pieces.len();
+                if !segment.is_packed_behind(&last_line) {
+                    segment.packed = twin
+                        .filter(|twin| twin.is_packed_behind(&last_line) && twin.reads_like(segment))
+                        .and_then(|twin| twin.packed.clone());
                 }
-                if let Some(packed) = &segment.packed {
+                if let Some(packed) = &mut segment.packed {
                     pieces.extend_from_slice(&packed.piece);
+                    // It may be the same line in another place, which should not be kept for it.
+                    packed.before = last_line;
+                } else {
+                    if !is_written {
+                        text.clear();
+                        write(text);
+                    }
+                    segment.packed = Some(packer.pack(text.as_bytes(), &last_line, &mut pieces));
+                }
+                if let Some(packed) = &mut segment.packed {
                     crc = packed.shift.apply(crc) ^ packed.crc;
+                    places.push((&mut packed.piece, start..pieces.len()));
                 }
             }
-            text_bytes += segment.text.len();
-            last_line = segment.text.slice(segment.last_line..);
-            texts.push(segment.text.clone());
+            last_line = line;
+        }
+        pieces.shrink_to_fit();
+        let pieces = Bytes::from(pieces);
+        for (piece, place) in places {
+            *piece = pieces.slice(place);
         }
         Self {
             joined: true,
-            texts: texts.into(),
             text_bytes: text_bytes as u64,
+            series,
             last_line,
             packed: packer.is_some().then(|| PackedStretch {
                 before: before.clone(),
-                pieces: pieces.into(),
+                pieces,
                 crc,
                 shift: Shift::of(text_bytes),
             }),
@@ -283,17 +432,36 @@ impl Stretch {
     }
 }
 
-/// An exposition being put together from its stretches, front to back.
+/// An exposition being put together, front to back.
 pub(crate) struct Assembly<'a> {
     format: Format,
     /// `None` if this one is not to be compressed.
     packer: Option<&'a mut Packer>,
     /// Whether a stretch was joined anew.
     is_new: bool,
-    texts: Vec<Arc<[Bytes]>>,
+    parts: Parts,
+    /// Room to write in.
+    text: String,
+}
+
+/// What an exposition has so far.
+#[derive(Default)]
+struct Parts {
+    contents: Vec<Content>,
+    stretches: usize,
     text_bytes: u64,
     last_line: Bytes,
     pieces: Vec<Bytes>,
+    crc: u32,
+}
+
+/// How far an exposition was; see [`Assembly::take_back`].
+pub(crate) struct Mark {
+    contents: usize,
+    pieces: usize,
+    stretches: usize,
+    text_bytes: u64,
+    last_line: Bytes,
     crc: u32,
 }
 
@@ -303,70 +471,111 @@ impl<'a> Assembly<'a> {
             format,
             packer,
             is_new: false,
-            texts: Vec::new(),
-            text_bytes: 0,
-            last_line: Bytes::new(),
-            pieces: vec![Bytes::from_static(&GZIP_HEADER)],
-            crc: 0,
+            parts: Parts {
+                pieces: vec![Bytes::from_static(&GZIP_HEADER)],
+                ..Parts::default()
+            },
+            text: String::new(),
         }
     }
 
-    /// Adds a stretch; if it is new, or new behind what stands before it, it is joined from these segments, each with its
-    /// twin.
-    pub(crate) fn push<'s>(
+    /// Adds what the text of the next stretches can be written from.
+    pub(crate) fn push_content(&mut self, content: Content) {
+        self.parts.contents.push(content);
+    }
+
+    /// Adds a stretch; if it is new, or new behind what stands before it, it is joined from these parts. Gives how many
+    /// samples it has.
+    pub(crate) fn push<'s, W: FnMut(&mut String) -> u64>(
         &mut self,
         stretch: &mut Stretch,
-        segments: impl Iterator<Item = (&'s mut Segment, Option<&'s Segment>)>,
-    ) {
-        if !stretch.fits_behind(&self.last_line, self.packer.is_some()) {
+        segments: impl Iterator<Item = Part<'s, W>>,
+    ) -> u64 {
+        let Self {
+            packer,
+            is_new,
+            parts,
+            text,
+            ..
+        } = self;
+        if !stretch.fits_behind(&parts.last_line, packer.is_some()) {
             let pieces_bytes = stretch.packed.as_ref().map_or(0, |packed| packed.pieces.len() * 9 / 8);
-            *stretch = Stretch::join(segments, self.packer.as_deref_mut(), &self.last_line, pieces_bytes);
-            self.is_new = true;
+            *stretch = Stretch::join(segments, packer.as_deref_mut(), &parts.last_line, pieces_bytes, text);
+            *is_new = true;
         }
         if stretch.text_bytes == 0 {
-            return;
+            return 0;
         }
-        if let Some(packed) = stretch.packed.as_ref().filter(|_| self.packer.is_some()) {
-            self.crc = packed.shift.apply(self.crc) ^ packed.crc;
-            self.pieces.push(packed.pieces.clone());
+        if let Some(packed) = stretch.packed.as_ref().filter(|_| packer.is_some()) {
+            parts.crc = packed.shift.apply(parts.crc) ^ packed.crc;
+            parts.pieces.push(packed.pieces.clone());
         }
-        self.texts.push(Arc::clone(&stretch.texts));
-        self.text_bytes += stretch.text_bytes;
-        self.last_line = stretch.last_line.clone();
+        parts.stretches += 1;
+        parts.text_bytes += stretch.text_bytes;
+        parts.last_line = stretch.last_line.clone();
+        stretch.series
     }
 
-    /// The exposition. It is `last`, the one before, if that was put together from the same stretches.
+    /// How far it is.
+    pub(crate) fn mark(&self) -> Mark {
+        let parts = &self.parts;
+        Mark {
+            contents: parts.contents.len(),
+            pieces: parts.pieces.len(),
+            stretches: parts.stretches,
+            text_bytes: parts.text_bytes,
+            last_line: parts.last_line.clone(),
+            crc: parts.crc,
+        }
+    }
+
+    /// Takes back what was added since.
+    pub(crate) fn take_back(&mut self, mark: Mark) {
+        let parts = &mut self.parts;
+        parts.contents.truncate(mark.contents);
+        parts.pieces.truncate(mark.pieces);
+        (parts.stretches, parts.text_bytes) = (mark.stretches, mark.text_bytes);
+        (parts.last_line, parts.crc) = (mark.last_line, mark.crc);
+    }
+
+    /// The exposition. Its member is that of `last`, the one before, if that was put together from the same stretches.
     pub(crate) fn finish(self, last: Option<&Exposition>) -> Exposition {
         let is_packed = self.packer.is_some();
-        let same = |last: &&Exposition| {
-            // A stretch may have gone without any being new.
-            last.member.is_some() == is_packed && last.texts.stretches.len() == self.texts.len()
+        let Parts {
+            contents,
+            stretches,
+            text_bytes,
+            pieces,
+            crc,
+            ..
+        } = self.parts;
+        // A stretch may have gone without any being new.
+        let same = last.filter(|last| !self.is_new && last.stretches == stretches);
+        let member = match same.and_then(|last| last.member.as_ref()) {
+            _ if !is_packed => None,
+            Some(member) => Some(member.clone()),
+            // In one piece: a socket takes it with fewer calls.
+            None => Some(Member {
+                body: Arc::from([Bytes::from(pieces.concat())]),
+                crc,
+            }),
         };
-        if let Some(last) = last.filter(|_| !self.is_new).filter(same) {
-            return last.clone();
-        }
         Exposition {
             format: self.format,
-            texts: Arc::new(Texts {
-                stretches: self.texts,
-                list: OnceLock::new(),
-            }),
-            text_bytes: self.text_bytes,
-            // In one piece: a socket takes it with fewer calls.
-            member: is_packed.then(|| Member {
-                body: Arc::from([Bytes::from(self.pieces.concat())]),
-                crc: self.crc,
-            }),
+            contents: contents.into(),
+            text_bytes,
+            stretches,
+            member,
         }
     }
 }
 
-/// Where the last line of a text that ends with a line feed begins, or as much of its end as is kept.
-fn last_line(text: &[u8]) -> usize {
+/// The last line of a text that ends with a line feed, or as much of its end as is kept.
+fn last_line(text: &[u8]) -> &[u8] {
     let from = text.len().saturating_sub(BEFORE_BYTES_MAX);
     let whole = text.len().saturating_sub(1).max(from);
     let feed = text[from..whole].iter().rposition(|byte| *byte == b'\n');
-    feed.map_or(from, |place| from + place + 1)
+    &text[feed.map_or(from, |place| from + place + 1)..]
 }
 
 /// What appending some bytes does to the checksum of what stands before them: it multiplies it by x^(8 * bytes), modulo the

@@ -8,9 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::metrics::blocks::{Column, Row, Table};
 use crate::metrics::catalog::{self, Family};
-use crate::metrics::exposition::{Assembly, Exposition, Packer, Segment, Stretch};
+use crate::metrics::exposition::{Assembly, Content, Exposition, Packer, Part, Segment, Stretch};
 use crate::metrics::text::{Exemplar, Format, Page, Samples, push_head, push_identity_label, push_text_label};
 use crate::model::{CaseInfo, CaseOutcome, Group, Name, RunOutcome};
 use crate::store::{CaseRow, CountedRun, GroupRow, Histogram, Snapshot, SourceSnapshot};
@@ -56,13 +58,22 @@ pub struct Renderer {
 struct Last {
     exposition: Option<Exposition>,
     /// The pieces of small families, in their order.
-    small: Vec<(Segment, Stretch)>,
+    small: Vec<Small>,
+}
+
+/// Some small families, or a family's head.
+#[derive(Debug, Default)]
+struct Small {
+    text: Bytes,
+    segment: Segment,
+    stretch: Stretch,
 }
 
 /// What is kept of one source.
 #[derive(Debug)]
 struct Tables {
     shown: Arc<SourceSnapshot>,
+    labels: Arc<str>,
     cases: Table,
     infos: Table,
 }
@@ -79,11 +90,12 @@ impl Tables {
         let (old_cases, old_infos) = shown
             .as_ref()
             .map_or((&[][..], &[][..]), |shown| (&shown.cases, &shown.case_infos));
-        cases.update(old_cases, &source.cases, &labels);
-        infos.update(old_infos, &source.case_infos, &labels);
+        cases.update(old_cases, &source.cases);
+        infos.update(old_infos, &source.case_infos);
         Self {
             cases,
             infos,
+            labels: labels.into(),
             shown: Arc::clone(source),
         }
     }
@@ -103,8 +115,19 @@ impl Renderer {
             let tables = Tables::updated(known.remove(&name), source);
             self.sources.insert(name, tables);
         }
-        let (text, series) = self.assemble(Format::Text, packed);
-        let (open_metrics, _) = self.assemble(Format::OpenMetrics, packed);
+        // What is compressed comes first: what it has written need not be written again for the other one.
+        let (text, open_metrics, series);
+        if packed.contains(&Format::Text) || !packed.contains(&Format::OpenMetrics) {
+            (text, series) = self.assemble(Format::Text, packed);
+            (open_metrics, _) = self.assemble(Format::OpenMetrics, packed);
+        } else {
+            (open_metrics, series) = self.assemble(Format::OpenMetrics, packed);
+            (text, _) = self.assemble(Format::Text, packed);
+        }
+        for tables in self.sources.values_mut() {
+            tables.cases.written();
+            tables.infos.written();
+        }
         Rendered {
             generation: snapshot.generation,
             text,
@@ -114,8 +137,19 @@ impl Renderer {
     }
 
     fn assemble(&mut self, format: Format, packed: &[Format]) -> (Exposition, Vec<(&'static str, u64)>) {
-        let Last { exposition, small } = std::mem::take(&mut self.last[format as usize]);
+        let Last { exposition, mut small } = std::mem::take(&mut self.last[format as usize]);
+        let was_packed = exposition.as_ref().is_some_and(|last| last.packed().is_some());
         let packer = packed.contains(&format).then_some(&mut self.packer);
+        if was_packed && packer.is_none() {
+            for Small { segment, stretch, .. } in &mut small {
+                segment.unpack();
+                stretch.unpack();
+            }
+            for tables in self.sources.values_mut() {
+                tables.cases.unpack(format);
+                tables.infos.unpack(format);
+            }
+        }
         let mut writer = Writer {
             format,
             known_small: small.into_iter(),
@@ -158,8 +192,8 @@ pub fn render(snapshot: &Snapshot) -> Rendered {
 /// One format's exposition being written, small families and columns in turn.
 struct Writer<'a> {
     format: Format,
-    known_small: std::vec::IntoIter<(Segment, Stretch)>,
-    small: Vec<(Segment, Stretch)>,
+    known_small: std::vec::IntoIter<Small>,
+    small: Vec<Small>,
     assembly: Assembly<'a>,
     series: Vec<(&'static str, u64)>,
 }
@@ -181,28 +215,45 @@ impl Writer<'_> {
 
     /// Texts are compared with those in the same places last time: which families there are seldom changes.
     fn small_text(&mut self, text: &str) {
-        let known = self
-            .known_small
-            .next()
-            .filter(|(known, _)| known.text == text.as_bytes());
-        let (mut segment, mut stretch) =
-            known.unwrap_or_else(|| (Segment::new(text.to_owned(), 0), Stretch::default()));
-        self.assembly.push(&mut stretch, std::iter::once((&mut segment, None)));
-        self.small.push((segment, stretch));
+        let known = self.known_small.next().filter(|known| known.text == text.as_bytes());
+        let mut small = known.unwrap_or_else(|| Small {
+            text: Bytes::copy_from_slice(text.as_bytes()),
+            ..Small::default()
+        });
+        let part = Part {
+            segment: &mut small.segment,
+            twin: None,
+            is_twin: false,
+            serial: 0,
+            write: |out: &mut String| {
+                out.push_str(text);
+                0
+            },
+        };
+        self.assembly.push_content(Content::Kept(small.text.clone()));
+        self.assembly.push(&mut small.stretch, std::iter::once(part));
+        self.small.push(small);
     }
 
-    fn columns<R: Row>(&mut self, sources: &mut BTreeMap<Name, Tables>, table: impl Fn(&mut Tables) -> &mut Table) {
+    fn columns<R: Row<Shown = SourceSnapshot>>(
+        &mut self,
+        sources: &mut BTreeMap<Name, Tables>,
+        table: impl Fn(&mut Tables) -> &mut Table,
+    ) {
         for (place, Column { family, .. }) in R::COLUMNS.iter().enumerate() {
-            let count: u64 = sources.values_mut().map(|tables| table(tables).series(place)).sum();
-            if count == 0 {
-                continue;
-            }
-            self.series.push((family.name, count));
+            let mark = self.assembly.mark();
             let mut head = String::new();
             push_head(&mut head, family, self.format);
             self.small_text(&head);
+            let mut series = 0;
             for tables in sources.values_mut() {
-                table(tables).push(place, self.format, &mut self.assembly);
+                let (shown, labels) = (Arc::clone(&tables.shown), Arc::clone(&tables.labels));
+                series += table(tables).push::<R>(place, self.format, &shown, &labels, &mut self.assembly);
+            }
+            if series > 0 {
+                self.series.push((family.name, series));
+            } else {
+                self.assembly.take_back(mark);
             }
         }
     }
@@ -214,6 +265,12 @@ fn same_name(one: &Name, other: &Name) -> bool {
 }
 
 impl Row for CaseRow {
+    type Shown = SourceSnapshot;
+
+    fn rows(shown: &SourceSnapshot) -> &[Self] {
+        &shown.cases
+    }
+
     fn is_before(&self, other: &Self) -> bool {
         (&self.group, &self.case) < (&other.group, &other.case)
     }
@@ -307,6 +364,12 @@ impl Row for CaseRow {
 }
 
 impl Row for CaseInfo {
+    type Shown = SourceSnapshot;
+
+    fn rows(shown: &SourceSnapshot) -> &[Self] {
+        &shown.case_infos
+    }
+
     fn is_before(&self, other: &Self) -> bool {
         self.case < other.case
     }

@@ -15,6 +15,7 @@ mod tls;
 mod watched;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -51,13 +52,47 @@ pub trait View: Send + Sync + 'static {
     fn reload(&self) -> impl Future<Output = Result<String, String>> + Send;
 }
 
+/// What stands before the end of an exposition.
+pub enum Pieces {
+    /// What all scrapes share; a scrape copies none of it.
+    Ready(Arc<[Bytes]>),
+    /// What is made piece by piece, when the client has taken the one before.
+    Made {
+        /// How much it is.
+        bytes: u64,
+        /// In order.
+        pieces: Box<dyn Iterator<Item = Bytes> + Send>,
+    },
+}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self::Ready(Arc::default())
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes", self.bytes())
+    }
+}
+
+impl Pieces {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Ready(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
+            Self::Made { bytes, .. } => *bytes,
+        }
+    }
+}
+
 /// One exposition, in pieces that need not be copied together.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Scrape {
     /// Which snapshot it shows: what [`View::scraped`] is told, since a newer one may be there by then.
     pub generation: u64,
-    /// What all scrapes of this snapshot share.
-    pub body: Arc<[Bytes]>,
+    /// All but its end.
+    pub body: Pieces,
     /// What comes behind it.
     pub end: Bytes,
     /// Whether the two are one gzip member; only if that was wanted.
@@ -235,21 +270,21 @@ impl Answer {
     }
 }
 
-/// A body of ready pieces, of known length. The pieces are shared: a scrape copies none, and no list of them.
+/// A body of known length.
 #[derive(Debug, Default)]
 pub struct Frames {
-    shared: Arc<[Bytes]>,
-    /// How many of them are sent.
+    pieces: Pieces,
+    /// How many of those that are shared are sent.
     sent: usize,
     end: Bytes,
     left: u64,
 }
 
 impl Frames {
-    fn new(shared: Arc<[Bytes]>, end: Bytes) -> Self {
-        let left = shared.iter().map(|piece| piece.len() as u64).sum::<u64>() + end.len() as u64;
+    fn new(pieces: Pieces, end: Bytes) -> Self {
+        let left = pieces.bytes() + end.len() as u64;
         Self {
-            shared,
+            pieces,
             sent: 0,
             end,
             left,
@@ -257,7 +292,7 @@ impl Frames {
     }
 
     fn one(body: impl Into<Bytes>) -> Self {
-        Self::new(Arc::default(), body.into())
+        Self::new(Pieces::default(), body.into())
     }
 
     fn len(&self) -> u64 {
@@ -265,10 +300,18 @@ impl Frames {
     }
 
     fn next(&mut self) -> Option<Bytes> {
-        while let Some(piece) = self.shared.get(self.sent) {
-            self.sent += 1;
-            if !piece.is_empty() {
-                return Some(piece.clone());
+        loop {
+            let piece = match &mut self.pieces {
+                Pieces::Ready(shared) => {
+                    self.sent += 1;
+                    shared.get(self.sent - 1).cloned()
+                }
+                Pieces::Made { pieces, .. } => pieces.next(),
+            };
+            match piece {
+                Some(piece) if piece.is_empty() => {}
+                Some(piece) => return Some(piece),
+                None => break,
             }
         }
         Some(std::mem::take(&mut self.end)).filter(|end| !end.is_empty())

@@ -27,7 +27,7 @@ impl View for Stage {
         if self.huge.load(Ordering::SeqCst) {
             return Scrape {
                 generation: 43,
-                body: Arc::from([Bytes::from(vec![b'#'; 64 << 20])]),
+                body: Pieces::Ready(Arc::from([Bytes::from(vec![b'#'; 64 << 20])])),
                 end: Bytes::new(),
                 gzipped: false,
             };
@@ -38,7 +38,11 @@ impl View for Stage {
         };
         Scrape {
             generation: 42,
-            body: Arc::from(["up 1\n", "", "down 0\n"].map(|piece: &'static str| Bytes::from_static(piece.as_bytes()))),
+            body: Pieces::Ready(
+                ["up 1\n", "", "down 0\n"]
+                    .map(|piece| Bytes::from_static(piece.as_bytes()))
+                    .into(),
+            ),
             end: Bytes::from_static(end.as_bytes()),
             gzipped: wanted.gzip,
         }

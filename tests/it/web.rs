@@ -38,7 +38,7 @@ impl web::View for Stage {
     fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
         web::Scrape {
             generation: 1,
-            body: Arc::from([self.body.clone()]),
+            body: web::Pieces::Ready(Arc::from([self.body.clone()])),
             end: Bytes::from_static(b"up 1\n"),
             gzipped: wanted.gzip,
         }

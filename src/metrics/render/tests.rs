@@ -529,21 +529,17 @@ fn a_change_of_one_case_packs_its_own_block_and_leaves_the_others() {
         sources: vec![Arc::new(source("s", Vec::new(), rows))],
     };
     let mut renderer = Renderer::default();
-    let before = renderer.render(&snapshot(rows()));
+    renderer.render(&snapshot(rows()));
+    let before = renderer.packer.packed;
     let mut changed = rows();
     changed[500].counts.results[0] += 1;
     changed.insert(300, case_row(group("e", "b"), "c0299x", None));
     changed.remove(801);
     let after = renderer.render(&snapshot(changed.clone()));
-    let kept: BTreeSet<_> = before.text.texts().iter().map(|piece| piece.as_ptr()).collect();
-    let new = after
-        .text
-        .texts()
-        .iter()
-        .filter(|piece| !kept.contains(&piece.as_ptr()))
-        .count();
-    // Five families of two blocks, one of a third, and the counts of series at the end.
-    assert!((1..=13).contains(&new), "{new} of {} pieces", after.text.texts().len());
+    let new = renderer.packer.packed - before;
+    // Five families of two blocks, one of a third, and the counts of series at the end: in both formats, of which one
+    // takes over most of what the other has.
+    assert!((1..=20).contains(&new), "{new} pieces");
     assert_eq!(after.text.to_text(), render(&snapshot(changed)).text.to_text());
 }
 
@@ -650,7 +646,7 @@ proptest! {
             for format in Format::ALL {
                 let kept = kept.exposition(format);
                 prop_assert!(kept.to_text() == anew.exposition(format).to_text());
-                prop_assert!(kept.texts().concat() == kept.to_text());
+                prop_assert_eq!(kept.text_bytes(), kept.to_text().len() as u64, "as long as it was said to be");
                 prop_assert_eq!(kept.packed().is_some(), asked.contains(&format));
             }
             check_packed(&kept);
