@@ -4,9 +4,9 @@
 use std::hint::black_box;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use criterion::Criterion;
 use jiff::Timestamp;
 use testrun_exporter::metrics::render::render;
@@ -106,9 +106,9 @@ fn measure(criterion: &mut Criterion, cases: usize) -> Result<(), Box<dyn std::e
         base_url: "https://api.example.test/".to_owned(),
     };
     let kept = Kept {
-        state: Arc::new(state.keep()?),
-        memory: Arc::default(),
-        released: Arc::new(state.keep_released()?),
+        state: state.keep()?.into(),
+        memory: Bytes::new(),
+        released: state.keep_released()?.into(),
     };
     eprintln!("{cases} cases: {} bytes", ledger.save(&identity, &kept)?);
     let mut group = criterion.benchmark_group(format!("{cases} cases"));
@@ -127,9 +127,9 @@ fn measure(criterion: &mut Criterion, cases: usize) -> Result<(), Box<dyn std::e
             commit_to.round_ended(RoundResult::Success, at(id));
             commit_to.snapshot(at(id), id, id - 1, usize::MAX);
             let kept = Kept {
-                state: Arc::new(commit_to.keep()?),
-                memory: Arc::default(),
-                released: Arc::new(commit_to.keep_released()?),
+                state: commit_to.keep()?.into(),
+                memory: Bytes::new(),
+                released: commit_to.keep_released()?.into(),
             };
             Ok(ledger.save(&identity, &kept)?)
         });

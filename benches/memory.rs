@@ -7,10 +7,10 @@
 #![allow(unsafe_code, clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::render::Renderer;
@@ -145,7 +145,7 @@ fn main() {
     };
     let mut store = Store::new(vec![spec], 200_000);
     let mut renderer = Renderer::default();
-    let mut rendered = Arc::new(renderer.render_for(&store.newest(), packed));
+    let mut rendered = renderer.render_for(&store.newest(), packed);
     let mut scraped = 0;
     println!("before anything: {} kB resident; compressed: {packed:?}", resident());
     for hour in 1..=days * 24 {
@@ -163,13 +163,14 @@ fn main() {
         // A write a day: what it costs is measured elsewhere.
         if hour.is_multiple_of(24) {
             let kept = Kept {
-                state: Arc::new(store.sources()[0].keep().unwrap()),
-                memory: Arc::default(),
-                released: Arc::new(store.sources()[0].keep_released().unwrap()),
+                state: store.sources()[0].keep().unwrap().into(),
+                memory: Bytes::new(),
+                released: store.sources()[0].keep_released().unwrap().into(),
             };
             size = ledger.save(&identity, &kept).unwrap();
         }
-        rendered = Arc::new(renderer.render_for(&shown, packed));
+        // The one before is served until this one is there.
+        drop(std::mem::replace(&mut rendered, renderer.render_for(&shown, packed)));
         scraped = shown.generation;
         if hour.is_multiple_of(30 * 24) {
             let series: u64 = rendered.series.iter().map(|(_, count)| count).sum();

@@ -79,9 +79,9 @@ impl Keeper {
         match (state.keep(), state.keep_released(), memory) {
             (Ok(state), Ok(released), Some(memory)) => {
                 source.kept = Some(Kept {
-                    state: Arc::new(state),
-                    memory: Arc::new(memory),
-                    released: Arc::new(released),
+                    state: state.into(),
+                    memory: memory.into(),
+                    released: released.into(),
                 });
             }
             _ => tracing::error!(
@@ -97,8 +97,8 @@ impl Keeper {
             let (Some(kept), Ok(released)) = (&mut source.kept, state.keep_released()) else {
                 continue;
             };
-            if *kept.released != released {
-                kept.released = Arc::new(released);
+            if kept.released != released {
+                kept.released = released.into();
                 source.unwritten = true;
             }
         }
@@ -116,9 +116,9 @@ impl Keeper {
             if let (Ok(Ok(Found::Kept(kept))), Ok(state), Ok(released)) = (loaded, state.keep(), state.keep_released())
             {
                 source.kept = Some(Kept {
-                    state: Arc::new(state),
+                    state: state.into(),
                     memory: kept.memory,
-                    released: Arc::new(released),
+                    released: released.into(),
                 });
             }
         }

@@ -8,6 +8,11 @@ use super::release::Released;
 use super::snapshot::Histogram;
 use super::source_state::{RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
+/// Room for a state's bytes from the start; what is not used of it is never touched. For as much glibc asks the system, and
+/// gives it back when it is freed; what is smaller, however large, it learns to keep, and a process would stay as large for
+/// good as it was while it wrote its ledger.
+const KEEP_BYTES: usize = (32 << 20) + (1 << 20);
+
 /// The bytes are not a state of this version.
 #[derive(Debug, thiserror::Error)]
 #[error("the kept state cannot be read")]
@@ -20,7 +25,7 @@ impl SourceState {
     /// # Errors
     /// None that the types allow.
     pub fn keep(&self) -> Result<Vec<u8>, KeepError> {
-        Ok(postcard::to_stdvec(self)?)
+        Ok(postcard::to_extend(self, Vec::with_capacity(KEEP_BYTES))?)
     }
 
     /// The rows whose counts have been shown since the last round ended, to be kept beside the state of that moment.

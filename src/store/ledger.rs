@@ -24,9 +24,8 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use bytes::Bytes;
 
 /// What this version writes, and the newest that it reads.
 pub const SCHEMA: u32 = 2;
@@ -42,11 +41,11 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// Of the disk.
     fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>>;
-    /// Writes a file, replacing what it held. May be torn by a crash.
+    /// Writes a file of these parts, one behind the other, replacing what it held. May be torn by a crash.
     ///
     /// # Errors
     /// Of the disk.
-    fn write(&self, file: &str, content: &[u8]) -> io::Result<()>;
+    fn write(&self, file: &str, content: &[&[u8]]) -> io::Result<()>;
     /// Returns when what was written would survive the machine's power.
     ///
     /// # Errors
@@ -130,8 +129,9 @@ impl Disk for Directory {
         }
     }
 
-    fn write(&self, file: &str, content: &[u8]) -> io::Result<()> {
-        File::create(self.path.join(file))?.write_all(content)
+    fn write(&self, file: &str, content: &[&[u8]]) -> io::Result<()> {
+        let mut file = File::create(self.path.join(file))?;
+        content.iter().try_for_each(|part| file.write_all(part))
     }
 
     fn sync(&self, file: &str) -> io::Result<()> {
@@ -162,11 +162,11 @@ pub struct Identity {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// What the store knows.
-    pub state: Arc<Vec<u8>>,
+    pub state: Bytes,
     /// What the source itself remembers of the platform.
-    pub memory: Arc<Vec<u8>>,
+    pub memory: Bytes,
     /// The rows that were shown since.
-    pub released: Arc<Vec<u8>>,
+    pub released: Bytes,
 }
 
 /// What a ledger has for a source.
@@ -213,24 +213,9 @@ impl Unreadable {
     }
 }
 
-/// What stands behind the header.
-#[derive(Serialize, Deserialize)]
-struct Section<'a> {
-    name: &'a str,
-    kind: &'a str,
-    base_url: &'a str,
-    #[serde(serialize_with = "raw")]
-    state: &'a [u8],
-    #[serde(serialize_with = "raw")]
-    memory: &'a [u8],
-    #[serde(serialize_with = "raw")]
-    released: &'a [u8],
-}
-
-/// All at once rather than byte by byte.
-fn raw<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
-}
+/// What stands behind the header: name, kind and base URL of the source, then state, memory and what was released. It is
+/// written part by part (`seal`), because the parts are the largest things there are.
+type Section<'a> = (&'a str, &'a str, &'a str, &'a [u8], &'a [u8], &'a [u8]);
 
 /// The files of all sources.
 pub struct Ledger {
@@ -251,7 +236,7 @@ impl Ledger {
     pub fn load(&self, identity: &Identity) -> io::Result<Found> {
         Ok(match self.disk.read(&file(identity))? {
             None => Found::Nothing,
-            Some(content) => open(identity, &content).map_or_else(Found::Unreadable, Found::Kept),
+            Some(content) => open(identity, &content.into()).map_or_else(Found::Unreadable, Found::Kept),
         })
     }
 
@@ -261,13 +246,14 @@ impl Ledger {
     /// # Errors
     /// The disk's; the moment before is still kept.
     pub fn save(&self, identity: &Identity, kept: &Kept) -> io::Result<usize> {
-        let content = seal(identity, kept)?;
+        let head = seal(identity, kept)?;
+        let content = parts(&head, kept);
         let (place, beside) = (file(identity), format!("{}.new", file(identity)));
         self.disk.write(&beside, &content)?;
         self.disk.sync(&beside)?;
         self.disk.rename(&beside, &place)?;
         self.disk.sync_directory()?;
-        Ok(content.len())
+        Ok(content.iter().map(|part| part.len()).sum())
     }
 
     /// Moves a source's file out of the way, for people to look at. `mark` tells it from others that were. Gives its name.
@@ -287,35 +273,54 @@ fn file(identity: &Identity) -> String {
     format!("{}.ledger", identity.name)
 }
 
-fn seal(identity: &Identity, kept: &Kept) -> io::Result<Vec<u8>> {
-    let section = Section {
-        name: &identity.name,
-        kind: identity.kind,
-        base_url: &identity.base_url,
-        state: &kept.state,
-        memory: &kept.memory,
-        released: &kept.released,
-    };
-    let mut content = Vec::with_capacity(HEADER + 1024 + kept.state.len() + kept.memory.len() + kept.released.len());
-    content.resize(HEADER, 0);
-    let mut content = postcard::to_extend(&section, content).map_err(io::Error::other)?;
-    let length = (content.len() - HEADER) as u64;
-    content[..8].copy_from_slice(MAGIC);
-    content[8..12].copy_from_slice(&SCHEMA.to_le_bytes());
-    content[12..20].copy_from_slice(&length.to_le_bytes());
-    let sum = checksum(&content);
-    content[20..24].copy_from_slice(&sum.to_le_bytes());
-    Ok(content)
+/// What stands between the parts that are there already: the header and the names, then the parts' lengths.
+struct Seal {
+    head: Vec<u8>,
+    memory_length: Vec<u8>,
+    released_length: Vec<u8>,
 }
 
-fn checksum(content: &[u8]) -> u32 {
+fn parts<'a>(seal: &'a Seal, kept: &'a Kept) -> [&'a [u8]; 6] {
+    [
+        &seal.head,
+        &kept.state,
+        &seal.memory_length,
+        &kept.memory,
+        &seal.released_length,
+        &kept.released,
+    ]
+}
+
+fn seal(identity: &Identity, kept: &Kept) -> io::Result<Seal> {
+    let length = |part: &Bytes| postcard::to_stdvec(&part.len()).map_err(io::Error::other);
+    let names = (&identity.name, identity.kind, &identity.base_url, kept.state.len());
+    let mut seal = Seal {
+        head: postcard::to_extend(&names, vec![0; HEADER]).map_err(io::Error::other)?,
+        memory_length: length(&kept.memory)?,
+        released_length: length(&kept.released)?,
+    };
+    let rest: usize = parts(&seal, kept).iter().map(|part| part.len()).sum();
+    let length = (rest - HEADER) as u64;
+    seal.head[..8].copy_from_slice(MAGIC);
+    seal.head[8..12].copy_from_slice(&SCHEMA.to_le_bytes());
+    seal.head[12..20].copy_from_slice(&length.to_le_bytes());
+    let sum = checksum(&parts(&seal, kept));
+    seal.head[20..24].copy_from_slice(&sum.to_le_bytes());
+    Ok(seal)
+}
+
+/// The header is in the first part.
+fn checksum(content: &[&[u8]]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
-    sum.update(&content[8..20]);
-    sum.update(&content[HEADER..]);
+    if let [head, rest @ ..] = content {
+        sum.update(&head[8..20]);
+        sum.update(&head[HEADER..]);
+        rest.iter().for_each(|part| sum.update(part));
+    }
     sum.finalize()
 }
 
-fn open(identity: &Identity, content: &[u8]) -> Result<Kept, Unreadable> {
+fn open(identity: &Identity, content: &Bytes) -> Result<Kept, Unreadable> {
     let magic = content.first_chunk::<8>().ok_or(Unreadable::Damaged)?;
     if magic != MAGIC {
         return Err(Unreadable::Foreign);
@@ -327,19 +332,20 @@ fn open(identity: &Identity, content: &[u8]) -> Result<Kept, Unreadable> {
     }
     let rest = content.get(HEADER..).ok_or(Unreadable::Damaged)?;
     let length = content[12..20].first_chunk().copied().map(u64::from_le_bytes);
-    if length != Some(rest.len() as u64) || number(20) != Some(checksum(content)) {
+    if length != Some(rest.len() as u64) || number(20) != Some(checksum(&[content])) {
         return Err(Unreadable::Damaged);
     }
     match schema {
         1 | SCHEMA => {
             let section: Section<'_> = postcard::from_bytes(rest).map_err(|_| Unreadable::Damaged)?;
-            if (section.kind, section.base_url) != (identity.kind, &identity.base_url) {
+            let (_, kind, base_url, state, memory, released) = section;
+            if (kind, base_url) != (identity.kind, &identity.base_url) {
                 return Err(Unreadable::OtherSource);
             }
             Ok(Kept {
-                state: Arc::new(section.state.to_vec()),
-                memory: Arc::new(section.memory.to_vec()),
-                released: Arc::new(section.released.to_vec()),
+                state: content.slice_ref(state),
+                memory: content.slice_ref(memory),
+                released: content.slice_ref(released),
             })
         }
         // Where former schemas will be read and brought to the newest one.
@@ -360,12 +366,17 @@ mod tests {
     }
 
     fn kept(text: &str) -> Kept {
-        let bytes = |what: &str| Arc::new(format!("{what} {text}").into_bytes());
+        let bytes = |what: &str| Bytes::from(format!("{what} {text}"));
         Kept {
             state: bytes("state"),
             memory: bytes("memory"),
             released: bytes("released"),
         }
+    }
+
+    /// A file's content.
+    fn sealed(identity: &Identity, kept: &Kept) -> Vec<u8> {
+        parts(&seal(identity, kept).unwrap(), kept).concat()
     }
 
     /// What is found in a file of such content.
@@ -397,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_whole_is_never_taken_for_one() {
-        let whole = seal(&identity(), &kept("x")).unwrap();
+        let whole = sealed(&identity(), &kept("x"));
         assert_eq!(found(&whole), Found::Kept(kept("x")));
         for length in 0..whole.len() {
             assert_eq!(
@@ -410,7 +421,7 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = whole.clone();
                 damaged[place] ^= 1 << bit;
-                assert!(open(&identity(), &damaged).is_err(), "bit {bit} of byte {place}");
+                assert!(open(&identity(), &damaged.into()).is_err(), "bit {bit} of byte {place}");
             }
         }
         assert_eq!(
@@ -428,19 +439,19 @@ mod tests {
             assert_eq!((why, why.label()), (expected, expected.label()));
         };
         check(b"{\"version\": 1, \"sources\": []}", Unreadable::Foreign);
-        let mut newer = seal(&identity(), &kept("x")).unwrap();
+        let mut newer = sealed(&identity(), &kept("x"));
         newer[8..12].copy_from_slice(&(SCHEMA + 1).to_le_bytes());
         check(&newer, Unreadable::Newer { schema: SCHEMA + 1 });
         let moved = Identity {
             base_url: "https://api.example.org/".to_owned(),
             ..identity()
         };
-        check(&seal(&moved, &kept("x")).unwrap(), Unreadable::OtherSource);
+        check(&sealed(&moved, &kept("x")), Unreadable::OtherSource);
         let other = Identity {
             kind: "sample_platform",
             ..identity()
         };
-        check(&seal(&other, &kept("x")).unwrap(), Unreadable::OtherSource);
+        check(&sealed(&other, &kept("x")), Unreadable::OtherSource);
     }
 
     #[test]

@@ -70,7 +70,8 @@ struct GroupState {
     queue: Histogram,
     counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     shown: Shown,
-    rows: HashMap<CaseIndex, Row>,
+    /// Boxed: a table has room for twice as many as there are, and rows are large.
+    rows: HashMap<CaseIndex, Box<Row>>,
     /// What was counted of cases that had no series of their own. Once there, it stays.
     other: Option<Box<Row>>,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
@@ -113,7 +114,7 @@ impl GroupState {
     fn row(&mut self, case: CaseIndex, clock: Timestamp) -> &mut Row {
         let row = self.rows.entry(case).or_insert_with(|| {
             self.sorted.clear();
-            Row::new(clock)
+            Box::new(Row::new(clock))
         });
         row.touched = clock;
         row
@@ -583,7 +584,7 @@ impl SourceState {
                 let runs = histogram.counted.iter_mut().flatten();
                 runs.for_each(|(run, _)| share(run));
             }
-            for row in group.rows.values_mut().chain(group.other.as_deref_mut()) {
+            for row in group.rows.values_mut().chain(group.other.as_mut()) {
                 row.own.newest.iter_mut().flatten().for_each(&mut share);
             }
         }
@@ -652,7 +653,7 @@ impl SourceState {
             for case in &group.sorted {
                 let Some(row) = group.rows.get(case) else { continue };
                 if row.seen() >= alive && Some(*case) != impostor {
-                    claims.push((row, rows));
+                    claims.push((&**row, rows));
                 }
                 rows += 1;
             }
@@ -687,7 +688,11 @@ impl SourceState {
 
     fn case_rows_shown(&mut self, moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
         let other_name = Name::from(OTHER);
-        let mut rows = Vec::new();
+        let rows = self
+            .groups
+            .values()
+            .flat_map(|group| group.rows.values().chain(&group.other));
+        let mut rows = Vec::with_capacity(rows.filter(|row| row.admitted).count());
         let mut shown_cases = CaseSet::default();
         for (name, group) in &mut self.groups {
             let place_of_other = group
@@ -697,7 +702,7 @@ impl SourceState {
             let places = before.iter().map(Some).chain([None]).chain(after.iter().map(Some));
             for place in places {
                 let row = match place {
-                    Some(case) => group.rows.get_mut(case).zip(self.cases.name(*case)),
+                    Some(case) => group.rows.get_mut(case).map(Box::as_mut).zip(self.cases.name(*case)),
                     None => group.other.as_deref_mut().zip(Some(&other_name)),
                 };
                 if let Some((row, case_name)) = row.filter(|(row, _)| row.admitted) {

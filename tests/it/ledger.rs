@@ -139,7 +139,8 @@ impl Disk for SimulatedDisk {
         Ok(self.with(|platter| platter.files.get(file).map(|(content, _)| content.clone())))
     }
 
-    fn write(&self, file: &str, content: &[u8]) -> io::Result<()> {
+    fn write(&self, file: &str, content: &[&[u8]]) -> io::Result<()> {
+        let content = content.concat();
         self.with(|platter| {
             let part = platter.operate();
             // A full disk takes the beginning.

@@ -166,7 +166,9 @@ fn a_twin_lends_its_piece_only_behind_the_same_line() {
     }
 }
 
-fn no_parts<'s>() -> std::iter::Empty<Part<'s, fn(&mut String) -> u64>> {
+type Write = fn(&mut String) -> u64;
+
+fn no_parts<'s>() -> std::iter::Empty<Part<'s, Write>> {
     std::iter::empty()
 }
 
