@@ -187,9 +187,9 @@ pub async fn once(config: Config) -> anyhow::Result<ExitCode> {
     for (number, source) in config.sources.into_iter().enumerate() {
         let name = source.name.clone();
         let draft = Draft::of(source, number, &own, None).with_context(|| format!("source {name}"))?;
-        let (unit, mut poller, state) = draft.appear();
+        let (unit, mut poller, beginning) = draft.appear();
         owns.push(unit.own().clone());
-        states.push(Next::New(Box::new(state)));
+        states.push(Next::New(beginning.state));
         let (sender, shutdown) = (sender.clone(), shutdown.clone());
         rounds.push(tokio::spawn(async move { poller.one_round(sender, shutdown).await }));
     }

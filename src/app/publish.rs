@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::keep::{self, Keeper};
+use super::keep::{self, Keeper, Membership, Past};
 use crate::metrics::Format;
 use crate::metrics::own::SourceOwn;
 use crate::metrics::render::{Rendered, Renderer, render};
 use crate::poll::{Message, Wall};
-use crate::store::ledger::Identity;
+use crate::store::ledger::{Identity, Unreadable};
 use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 
 /// A format that nobody has asked for, compressed, for so long is not compressed any more: that is most of a publication's
@@ -111,7 +111,7 @@ pub struct Member {
     /// What the store must know of it.
     pub spec: SourceSpec,
     /// With what it begins, if it is new.
-    pub begins: Option<Box<SourceState>>,
+    pub begins: Option<Beginning>,
     /// Which past belongs to it.
     pub identity: Identity,
     /// Where its health is told.
@@ -120,6 +120,14 @@ pub struct Member {
     pub lookback: SignedDuration,
     /// How old its data may be before they are withdrawn.
     pub stale_after: SignedDuration,
+}
+
+/// With what a source begins.
+pub struct Beginning {
+    /// Nothing, or what was kept of it.
+    pub state: Box<SourceState>,
+    /// Why what is kept of it cannot be used.
+    pub unreadable: Option<Unreadable>,
 }
 
 impl Publisher {
@@ -157,8 +165,17 @@ impl Publisher {
             .map(|member| place(member.unit).filter(|_| member.begins.is_none()))
             .collect();
         if let Some(keeper) = &mut self.keeper {
-            let identities = members.iter().map(|member| member.identity.clone());
-            keeper.reconfigure(identities.zip(places.iter().copied()));
+            let memberships = members.iter().zip(&places).map(|(member, place)| Membership {
+                identity: member.identity.clone(),
+                own: member.own.clone(),
+                past: match (place, &member.begins) {
+                    (Some(place), _) => Past::Known(*place),
+                    (None, Some(begins)) if begins.state.as_of() > Timestamp::MIN => Past::Restored,
+                    (None, begins) => Past::Nothing(begins.as_ref().and_then(|begins| begins.unreadable)),
+                },
+            });
+            keeper.reconfigure(memberships);
+            keeper.clear_the_way((self.wall)()).await;
         }
         self.units = members.iter().map(|member| member.unit).collect();
         self.owns = members.iter().map(|member| member.own.clone()).collect();
@@ -172,7 +189,8 @@ impl Publisher {
                     place,
                     spec: member.spec,
                 },
-                (begins, _) => Next::New(begins.unwrap_or_else(|| Box::new(SourceState::new(member.spec)))),
+                (Some(begins), _) => Next::New(begins.state),
+                (None, None) => Next::New(Box::new(SourceState::new(member.spec))),
             });
         let snapshot = self.store.reconfigure(next.collect(), series_budget, (self.wall)());
         for (own, state) in self.owns.iter().zip(self.store.sources()) {

@@ -225,7 +225,7 @@ impl Team {
         }
         let (mut members, mut pollers) = (Vec::new(), Vec::new());
         for step in prepared {
-            let (unit, state) = match step {
+            let (unit, begins) = match step {
                 Prepared::Keep(place) => {
                     summary.unchanged += 1;
                     (units[place].take(), None)
@@ -240,17 +240,17 @@ impl Team {
                 }
                 Prepared::Add(draft) => {
                     summary.added += 1;
-                    let (mut unit, poller, state) = draft.appear();
+                    let (mut unit, poller, beginning) = draft.appear();
                     let before = self.predecessor(&unit.config);
                     let (leave, gate) = oneshot::channel();
                     unit.gate = Some(gate);
                     pollers.push((poller, unit.desk.clone(), before, leave));
-                    (Some(unit), Some(state))
+                    (Some(unit), Some(beginning))
                 }
             };
             // Each place is in one step only.
             let Some(unit) = unit else { continue };
-            members.push(unit.member(state));
+            members.push(unit.member(begins));
             self.units.push(unit);
         }
         self.tidy();
