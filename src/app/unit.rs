@@ -57,8 +57,14 @@ pub(super) struct Draft {
 
 impl Draft {
     /// From its configuration, where a former process, or the same source before it was removed, has left it.
-    pub(super) fn of(config: SourceConfig, number: usize, own: &Own, kept: Option<&Kept>) -> anyhow::Result<Self> {
-        let ca = ca(&config);
+    /// `ca`: of the certificate authority's file, before it is read.
+    pub(super) fn of(
+        config: SourceConfig,
+        ca: Option<Fingerprint>,
+        number: usize,
+        own: &Own,
+        kept: Option<&Kept>,
+    ) -> anyhow::Result<Self> {
         let transport = HttpTransport::new(config.transport.clone())?;
         let own = own.prepare(&config.name, &info(&config));
         let status = Shared::new(SourceStatus::new(&config.name, wall(), config.poll.stale_after));
@@ -145,14 +151,14 @@ impl Unit {
         &self.own
     }
 
-    /// What another configuration means for it.
-    pub(super) fn difference(&self, next: &SourceConfig) -> Difference {
+    /// What another configuration means for it. `ca`: of its certificate authority's file.
+    pub(super) fn difference(&self, next: &SourceConfig, ca: Option<Fingerprint>) -> Difference {
         match difference(&self.config, next) {
-            Difference::Same if self.ca != ca(next) => Difference::Changed {
+            Difference::Same if self.ca != ca => Difference::Changed {
                 connection: true,
                 reading: false,
             },
-            Difference::Changed { reading, .. } if self.ca != ca(next) => Difference::Changed {
+            Difference::Changed { reading, .. } if self.ca != ca => Difference::Changed {
                 connection: true,
                 reading,
             },
@@ -208,8 +214,12 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    pub(super) fn of(config: SourceConfig, connection: bool, reading: bool) -> anyhow::Result<Self> {
-        let ca = ca(&config);
+    pub(super) fn of(
+        config: SourceConfig,
+        ca: Option<Fingerprint>,
+        connection: bool,
+        reading: bool,
+    ) -> anyhow::Result<Self> {
         let transport = connection
             .then(|| HttpTransport::new(config.transport.clone()))
             .transpose()?;
@@ -308,7 +318,8 @@ pub(super) fn identity(source: &SourceConfig) -> Identity {
     }
 }
 
-fn ca(source: &SourceConfig) -> Option<Fingerprint> {
+/// Of the source's certificate authority. Reads a file.
+pub(super) fn ca(source: &SourceConfig) -> Option<Fingerprint> {
     let file: Option<&Path> = source.transport.ca_file.as_deref();
     file.map(|file| Fingerprint::of([file]))
 }

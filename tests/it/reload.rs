@@ -293,6 +293,36 @@ async fn a_file_that_changes_is_taken_by_itself_once_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_mends_a_file_that_a_refused_configuration_names_need_not_ask_again() {
+    let [a, b] = [
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+    ];
+    let first = a.source("a", TOKEN, "");
+    let scene = Scene::of(std::slice::from_ref(&first)).await;
+    scene.exporter.had_round("a", "success").await;
+    let refused = |samples: &Samples| samples.one("testrun_exporter_config_last_reload_successful", &[]) == Some(0.0);
+    let second = b.source("b", "token_file: secrets/b", "    ca_file: authority.pem\n");
+    let head = format!("{HEAD}series_budget: 90000\n");
+    let page = scene.post(&head, &[first, second]).await;
+    assert_eq!(page.status, 500);
+    assert!(page.body.contains("sources.b.token_file"), "{}", page.body);
+    std::fs::create_dir(scene.files.path("secrets")).unwrap();
+    scene.files.write("secrets/b", "secret-5d1f9a\n");
+    // The next thing that is wrong, found because the token is there.
+    scene.files.write("authority.pem", "no certificate");
+    scene
+        .exporter
+        .wait_for_log("source b: certificate authority file")
+        .await;
+    assert!(refused(&scene.exporter.scrape().await));
+    let authority = crate::certificates::Authority::new();
+    scene.files.write("authority.pem", &authority.pem());
+    let samples = scene.exporter.had_round("b", "success").await;
+    assert!(!refused(&samples));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mounted_configuration_is_taken_when_its_link_is_swapped() {
     let [a, b] = [
         Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
