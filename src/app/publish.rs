@@ -88,6 +88,8 @@ pub struct Publisher {
     owns: Vec<SourceOwn>,
     stale_after: Vec<SignedDuration>,
     lookback: Vec<SignedDuration>,
+    /// Whether it is on the newest page. One that has nothing to show yet counts as if it were.
+    on_page: Vec<bool>,
     publication: Arc<Publication>,
     /// Keeps what it rendered last. Locked by one publication at a time, so never waited for.
     renderer: Arc<Mutex<Option<Renderer>>>,
@@ -141,6 +143,7 @@ impl Publisher {
             owns: Vec::new(),
             stale_after: Vec::new(),
             lookback: Vec::new(),
+            on_page: Vec::new(),
             publication,
             renderer: Arc::default(),
             wall,
@@ -177,6 +180,8 @@ impl Publisher {
             keeper.reconfigure(memberships);
             keeper.clear_the_way((self.wall)()).await;
         }
+        let was_on_page = |place: &Option<usize>| place.is_none_or(|place| self.on_page[place]);
+        self.on_page = places.iter().map(was_on_page).collect();
         self.units = members.iter().map(|member| member.unit).collect();
         self.owns = members.iter().map(|member| member.own.clone()).collect();
         self.stale_after = members.iter().map(|member| member.stale_after).collect();
@@ -199,6 +204,8 @@ impl Publisher {
         if let Some(keeper) = &mut self.keeper {
             keeper.hold(&self.store).await;
         }
+        // A smaller budget holds from here on.
+        let snapshot = self.release().unwrap_or(snapshot);
         self.publish(Arc::clone(&snapshot)).await;
         // Who has asked may be about to stop the process.
         let _ = done.send(());
@@ -294,6 +301,7 @@ impl Publisher {
         }
         let now = (self.wall)();
         let fresh = self.fresh(&snapshot, now);
+        self.turn_the_page(&fresh);
         let packed = self.publication.packed(now);
         let renderer = Arc::clone(&self.renderer);
         let render = move || {
@@ -316,6 +324,22 @@ impl Publisher {
         Snapshot {
             generation: snapshot.generation,
             sources: snapshot.sources.iter().filter(fresh).cloned().collect(),
+        }
+    }
+
+    /// A scrape of this page sees nothing of a source that is not on it.
+    fn turn_the_page(&mut self, page: &Snapshot) {
+        let scraped = self.scraped();
+        for (source, was_on_page) in self.on_page.iter_mut().enumerate() {
+            let Some(state) = self.store.sources().get(source) else {
+                continue;
+            };
+            let is_on_page =
+                state.published().is_none() || page.sources.iter().any(|on| on.source == state.spec().name);
+            if *was_on_page && !is_on_page {
+                self.store.withdraw(source, scraped);
+            }
+            *was_on_page = is_on_page;
         }
     }
 
@@ -360,9 +384,13 @@ async fn sleep_until(time: Option<Timestamp>, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::metrics::ends::{Complete, Ends};
-    use crate::metrics::own::{BuildInfo, Own};
+    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::model::{CaseOutcome, Fact, Group, RoundResult, Run, RunOutcome, Update};
+    use crate::store::Limits;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -379,6 +407,117 @@ mod tests {
         publication.asked(Format::Text, at(2 * PACKED_SECONDS), false);
         assert_eq!(publication.packed(at(2 * PACKED_SECONDS)), [Format::Text]);
         assert_eq!(publication.packed(at(-5)), Format::ALL, "the clock was set back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_sees_no_zeros_of_a_source_that_is_not_on_the_page() {
+        let began = tokio::time::Instant::now();
+        let wall: Wall = Arc::new(move || at(0) + SignedDuration::try_from(began.elapsed()).unwrap());
+        let publication = Arc::new(Publication::default());
+        let publisher = Publisher::new(None, Arc::clone(&publication), Arc::clone(&wall));
+        let (sender, updates) = mpsc::channel(8);
+        let (changer, changes) = mpsc::channel(1);
+        tokio::spawn(publisher.run(updates, changes));
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
+        };
+        let info = SourceInfo {
+            kind: "empirical",
+            base_url: "https://api.example.test".parse().unwrap(),
+            poll_interval: Duration::from_secs(5),
+            stale_after: Duration::from_secs(20),
+        };
+        let spec = SourceSpec {
+            name: "shop".into(),
+            limits: Limits {
+                cases_max: 10,
+                retention: Duration::from_secs(86_400),
+                series_ttl: Duration::from_secs(86_400),
+            },
+            ..SourceSpec::default()
+        };
+        let member = Member {
+            unit: 0,
+            spec,
+            begins: None,
+            identity: Identity {
+                name: "shop".to_owned(),
+                kind: "empirical",
+                base_url: String::new(),
+            },
+            own: Own::new(build).unwrap().source("shop", &info),
+            lookback: SignedDuration::from_hours(24),
+            stale_after: SignedDuration::from_secs(20),
+        };
+        let (done, shown) = oneshot::channel();
+        let change = Change {
+            members: vec![member],
+            series_budget: 1_000,
+            done,
+        };
+        assert!(changer.send(change).await.is_ok());
+        shown.await.unwrap();
+        let text = || String::from_utf8(publication.rendered.load().text.to_text()).unwrap();
+        // The next page, whatever brings it.
+        let turned = async || {
+            let before = publication.rendered.load_full();
+            while Arc::ptr_eq(&before, &publication.rendered.load_full()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let round = async |facts: Vec<Fact>| {
+            let ended = Update::RoundEnded {
+                result: RoundResult::Success,
+                at: wall(),
+            };
+            for update in [Update::Facts(facts), ended] {
+                let message = Message {
+                    source: 0,
+                    update,
+                    memory: None,
+                };
+                assert!(sender.send(message).await.is_ok());
+            }
+            turned().await;
+        };
+        round(Vec::new()).await;
+        round(vec![finished_run(at(-5))]).await;
+        let counted = |count: u32| {
+            format!(
+                "testrun_runs_total{{source=\"shop\",environment=\"prod\",branch=\"main\",outcome=\"passed\"}} {count}\n"
+            )
+        };
+        assert!(text().contains(&counted(0)), "{}", text());
+        turned().await;
+        assert!(!text().contains("shop"), "withdrawn: {}", text());
+        publication.scraped(publication.rendered.load().generation);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        round(Vec::new()).await;
+        assert!(text().contains(&counted(0)), "{}", text());
+        publication.scraped(publication.rendered.load().generation);
+        turned().await;
+        assert!(text().contains(&counted(1)), "{}", text());
+    }
+
+    fn finished_run(ended: Timestamp) -> Fact {
+        Fact::Run(Run {
+            id: 1,
+            group: Group {
+                environment: "prod".into(),
+                branch: "main".into(),
+            },
+            outcome: RunOutcome::Passed,
+            error_code: None,
+            created: None,
+            started: None,
+            ended: Some(ended),
+            duration_seconds: None,
+            counts: [None; CaseOutcome::COUNT],
+            commit: None,
+            build_url: None,
+        })
     }
 
     #[tokio::test(start_paused = true)]
