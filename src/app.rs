@@ -108,7 +108,7 @@ async fn run_on(
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
     let server = tokio::spawn(web::serve(listener, Arc::new(view), web, shutdown.clone()));
     let pollers = team.pollers();
-    let reloader = tokio::spawn(Reloader::new(team, config, origin).run(asked, hangup));
+    let reloader = tokio::spawn(Reloader::new(team, config, origin).await.run(asked, hangup));
     let stop = shutdown.clone();
     tokio::select! {
         result = signals() => result?,
@@ -186,10 +186,10 @@ pub async fn once(config: Config) -> anyhow::Result<ExitCode> {
     let (mut owns, mut states, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for (number, source) in config.sources.into_iter().enumerate() {
         let name = source.name.clone();
-        let draft = Draft::of(source, number, &own, None).with_context(|| format!("source {name}"))?;
-        let (unit, mut poller, state) = draft.appear();
+        let draft = Draft::of(source, None, number, &own, None).with_context(|| format!("source {name}"))?;
+        let (unit, mut poller, beginning) = draft.appear();
         owns.push(unit.own().clone());
-        states.push(Next::New(Box::new(state)));
+        states.push(Next::New(beginning.state));
         let (sender, shutdown) = (sender.clone(), shutdown.clone());
         rounds.push(tokio::spawn(async move { poller.one_round(sender, shutdown).await }));
     }

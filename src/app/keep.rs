@@ -13,7 +13,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use crate::metrics::own::LedgerOwn;
+use crate::metrics::own::{LedgerOwn, SourceOwn};
 use crate::sources::MemoryError;
 use crate::store::ledger::{Found, Identity, Kept, Ledger, Unreadable};
 use crate::store::{Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
@@ -34,11 +34,39 @@ pub struct Keeper {
 /// What is kept of one source.
 struct KeptSource {
     identity: Identity,
+    own: SourceOwn,
+    /// It begins anew, and it is not known yet that nothing lies where its file will be.
+    in_the_way: Option<InTheWay>,
     /// The end of the last round, for as long as it may have to be written again.
     kept: Option<Kept>,
     unwritten: bool,
     /// What was shown of the source when it was written last.
     persisted: Option<Arc<SourceSnapshot>>,
+}
+
+/// What may lie where a source's file will be.
+#[derive(Debug, Clone, Copy)]
+struct InTheWay {
+    /// What is known to be wrong with it. `None`: nothing was there when it was looked for. But a source of the same name that
+    /// was polled until now may have been written since.
+    why: Option<Unreadable>,
+}
+
+/// A source, as its keeper must know it.
+pub(super) struct Membership {
+    pub(super) identity: Identity,
+    pub(super) own: SourceOwn,
+    pub(super) past: Past,
+}
+
+/// Where a source goes on.
+pub(super) enum Past {
+    /// At this place of the former order.
+    Known(usize),
+    /// Where the ledger has it.
+    Restored,
+    /// Nowhere: it begins anew. What the ledger has for it cannot be read for this reason, if it has something.
+    Nothing(Option<Unreadable>),
 }
 
 impl Keeper {
@@ -56,18 +84,35 @@ impl Keeper {
 
     /// Goes over to these sources, in the order of the store. Those that are known by their place now go on; what is kept of
     /// one that is not among them stays on the disk, for it may come back.
-    pub(super) fn reconfigure(&mut self, sources: impl Iterator<Item = (Identity, Option<usize>)>) {
+    pub(super) fn reconfigure(&mut self, sources: impl Iterator<Item = Membership>) {
         let mut known: Vec<_> = std::mem::take(&mut self.sources).into_iter().map(Some).collect();
-        let go_on = |(identity, place): (Identity, Option<usize>)| {
-            let known = place.and_then(|place| known.get_mut(place)?.take());
+        let go_on = |membership: Membership| {
+            let Membership { identity, own, past } = membership;
+            let (known, in_the_way) = match past {
+                Past::Known(place) => (known.get_mut(place).and_then(Option::take), None),
+                Past::Restored => (None, None),
+                Past::Nothing(why) => (None, Some(InTheWay { why })),
+            };
             known.unwrap_or(KeptSource {
                 identity,
+                own,
+                in_the_way,
                 kept: None,
                 unwritten: false,
                 persisted: None,
             })
         };
         self.sources = sources.map(go_on).collect();
+    }
+
+    /// Sets aside what lies where a file of a source that begins anew will be. Not before that is certain: a reload that is
+    /// refused leaves everything where it is. What cannot be moved is tried again before the source is written.
+    pub(super) async fn clear_the_way(&mut self, now: Timestamp) {
+        for source in &mut self.sources {
+            if let Err(error) = source.clear_the_way(&self.ledger, now).await {
+                tracing::error!(source = source.identity.name, %error, "what lies in the ledger's place cannot be set aside yet");
+            }
+        }
     }
 
     /// A round of a source has ended well, and its snapshot is built.
@@ -132,12 +177,13 @@ impl Keeper {
             if source.unwritten
                 && let Some(kept) = source.kept.clone()
             {
-                let (ledger, identity, began) = (Arc::clone(&self.ledger), source.identity.clone(), Instant::now());
-                let saved = tokio::task::spawn_blocking(move || ledger.save(&identity, &kept)).await;
+                let began = Instant::now();
+                let saved = source.save(&self.ledger, kept, now).await;
                 let name = &*source.identity.name;
-                match saved.map_err(io::Error::other).flatten() {
+                match saved {
                     Ok(size) => {
-                        self.own.written(name, began.elapsed().as_secs_f64(), size, now);
+                        self.own.written(began.elapsed().as_secs_f64());
+                        source.own.kept(size, now);
                         source.unwritten = false;
                     }
                     Err(error) => {
@@ -194,17 +240,56 @@ impl Keeper {
     }
 }
 
+impl KeptSource {
+    async fn save(&mut self, ledger: &Arc<Ledger>, kept: Kept, now: Timestamp) -> io::Result<usize> {
+        self.clear_the_way(ledger, now).await?;
+        let (ledger, identity) = (Arc::clone(ledger), self.identity.clone());
+        let saved = tokio::task::spawn_blocking(move || ledger.save(&identity, &kept)).await;
+        saved.map_err(io::Error::other).flatten()
+    }
+
+    async fn clear_the_way(&mut self, ledger: &Arc<Ledger>, now: Timestamp) -> io::Result<()> {
+        let Some(InTheWay { why }) = self.in_the_way else {
+            return Ok(());
+        };
+        let (ledger, identity) = (Arc::clone(ledger), self.identity.clone());
+        let clear = move || {
+            let found = ledger.load(&identity)?;
+            let why = match found {
+                Found::Nothing => return Ok(None),
+                Found::Unreadable(why) => why,
+                // Its parts are whole, but do not fit this version.
+                Found::Kept(_) => why.unwrap_or(Unreadable::Damaged),
+            };
+            let aside = ledger.set_aside(&identity, &now.as_second().to_string())?;
+            Ok(Some((why, aside)))
+        };
+        let cleared = tokio::task::spawn_blocking(clear).await;
+        if let Some((why, aside)) = cleared.map_err(io::Error::other).flatten()? {
+            self.own.set_aside(why.label());
+            tracing::error!(
+                source = self.identity.name,
+                %why,
+                aside,
+                "its ledger cannot be used and is set aside: what is finished now is a new baseline"
+            );
+        }
+        self.in_the_way = None;
+        Ok(())
+    }
+}
+
 /// What a ledger had for a source.
 #[derive(Default)]
 pub struct Recovered {
     /// Where it goes on; `None`: it begins anew.
     pub state: Option<SourceState>,
-    /// Why what was there could not be used.
-    pub set_aside: Option<Unreadable>,
+    /// Why what is there cannot be used. It is set aside when the source is polled.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// Reads what was kept of a source: its numbers, with its memory taken by `remember`, both or neither. What cannot be read
-/// is set aside for people, and stops nothing.
+/// stops nothing. Changes nothing: a configuration that is only tried leaves no trace.
 ///
 /// # Errors
 /// The disk cannot be read, so nothing is known about what it holds.
@@ -213,38 +298,18 @@ pub fn recover(
     identity: &Identity,
     spec: SourceSpec,
     remember: impl FnOnce(&[u8]) -> Result<(), MemoryError>,
-    now: Timestamp,
 ) -> io::Result<Recovered> {
-    let why = match ledger.load(identity)? {
-        Found::Nothing => {
-            tracing::info!(
-                source = identity.name,
-                "not in the ledger: what is finished now is its baseline"
-            );
-            return Ok(Recovered::default());
+    Ok(match ledger.load(identity)? {
+        Found::Nothing => Recovered::default(),
+        Found::Kept(kept) => {
+            let state = recovered(spec, &kept, remember);
+            let unreadable = state.is_none().then_some(Unreadable::Damaged);
+            Recovered { state, unreadable }
         }
-        Found::Kept(kept) => match recovered(spec, &kept, remember) {
-            Some(state) => {
-                tracing::info!(source = identity.name, as_of = %state.as_of(), "restored from the ledger");
-                return Ok(Recovered {
-                    state: Some(state),
-                    set_aside: None,
-                });
-            }
-            None => Unreadable::Damaged,
+        Found::Unreadable(why) => Recovered {
+            state: None,
+            unreadable: Some(why),
         },
-        Found::Unreadable(why) => why,
-    };
-    let aside = ledger.set_aside(identity, &now.as_second().to_string())?;
-    tracing::error!(
-        source = identity.name,
-        %why,
-        aside,
-        "its ledger cannot be used and is set aside: what is finished now is a new baseline"
-    );
-    Ok(Recovered {
-        state: None,
-        set_aside: Some(why),
     })
 }
 

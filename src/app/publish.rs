@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::keep::{self, Keeper};
+use super::keep::{self, Keeper, Membership, Past};
 use crate::metrics::Format;
 use crate::metrics::own::SourceOwn;
 use crate::metrics::render::{Rendered, Renderer, render};
 use crate::poll::{Message, Wall};
-use crate::store::ledger::Identity;
+use crate::store::ledger::{Identity, Unreadable};
 use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 
 /// A format that nobody has asked for, compressed, for so long is not compressed any more: that is most of a publication's
@@ -88,6 +88,8 @@ pub struct Publisher {
     owns: Vec<SourceOwn>,
     stale_after: Vec<SignedDuration>,
     lookback: Vec<SignedDuration>,
+    /// Whether it is on the newest page. One that has nothing to show yet counts as if it were.
+    on_page: Vec<bool>,
     publication: Arc<Publication>,
     /// Keeps what it rendered last. Locked by one publication at a time, so never waited for.
     renderer: Arc<Mutex<Option<Renderer>>>,
@@ -111,7 +113,7 @@ pub struct Member {
     /// What the store must know of it.
     pub spec: SourceSpec,
     /// With what it begins, if it is new.
-    pub begins: Option<Box<SourceState>>,
+    pub begins: Option<Beginning>,
     /// Which past belongs to it.
     pub identity: Identity,
     /// Where its health is told.
@@ -120,6 +122,14 @@ pub struct Member {
     pub lookback: SignedDuration,
     /// How old its data may be before they are withdrawn.
     pub stale_after: SignedDuration,
+}
+
+/// With what a source begins.
+pub struct Beginning {
+    /// Nothing, or what was kept of it.
+    pub state: Box<SourceState>,
+    /// Why what is kept of it cannot be used.
+    pub unreadable: Option<Unreadable>,
 }
 
 impl Publisher {
@@ -133,6 +143,7 @@ impl Publisher {
             owns: Vec::new(),
             stale_after: Vec::new(),
             lookback: Vec::new(),
+            on_page: Vec::new(),
             publication,
             renderer: Arc::default(),
             wall,
@@ -157,9 +168,20 @@ impl Publisher {
             .map(|member| place(member.unit).filter(|_| member.begins.is_none()))
             .collect();
         if let Some(keeper) = &mut self.keeper {
-            let identities = members.iter().map(|member| member.identity.clone());
-            keeper.reconfigure(identities.zip(places.iter().copied()));
+            let memberships = members.iter().zip(&places).map(|(member, place)| Membership {
+                identity: member.identity.clone(),
+                own: member.own.clone(),
+                past: match (place, &member.begins) {
+                    (Some(place), _) => Past::Known(*place),
+                    (None, Some(begins)) if begins.state.as_of() > Timestamp::MIN => Past::Restored,
+                    (None, begins) => Past::Nothing(begins.as_ref().and_then(|begins| begins.unreadable)),
+                },
+            });
+            keeper.reconfigure(memberships);
+            keeper.clear_the_way((self.wall)()).await;
         }
+        let was_on_page = |place: &Option<usize>| place.is_none_or(|place| self.on_page[place]);
+        self.on_page = places.iter().map(was_on_page).collect();
         self.units = members.iter().map(|member| member.unit).collect();
         self.owns = members.iter().map(|member| member.own.clone()).collect();
         self.stale_after = members.iter().map(|member| member.stale_after).collect();
@@ -172,7 +194,8 @@ impl Publisher {
                     place,
                     spec: member.spec,
                 },
-                (begins, _) => Next::New(begins.unwrap_or_else(|| Box::new(SourceState::new(member.spec)))),
+                (Some(begins), _) => Next::New(begins.state),
+                (None, None) => Next::New(Box::new(SourceState::new(member.spec))),
             });
         let snapshot = self.store.reconfigure(next.collect(), series_budget, (self.wall)());
         for (own, state) in self.owns.iter().zip(self.store.sources()) {
@@ -181,6 +204,8 @@ impl Publisher {
         if let Some(keeper) = &mut self.keeper {
             keeper.hold(&self.store).await;
         }
+        // A smaller budget holds from here on.
+        let snapshot = self.release().unwrap_or(snapshot);
         self.publish(Arc::clone(&snapshot)).await;
         // Who has asked may be about to stop the process.
         let _ = done.send(());
@@ -276,6 +301,7 @@ impl Publisher {
         }
         let now = (self.wall)();
         let fresh = self.fresh(&snapshot, now);
+        self.turn_the_page(&fresh);
         let packed = self.publication.packed(now);
         let renderer = Arc::clone(&self.renderer);
         let render = move || {
@@ -298,6 +324,22 @@ impl Publisher {
         Snapshot {
             generation: snapshot.generation,
             sources: snapshot.sources.iter().filter(fresh).cloned().collect(),
+        }
+    }
+
+    /// A scrape of this page sees nothing of a source that is not on it.
+    fn turn_the_page(&mut self, page: &Snapshot) {
+        let scraped = self.scraped();
+        for (source, was_on_page) in self.on_page.iter_mut().enumerate() {
+            let Some(state) = self.store.sources().get(source) else {
+                continue;
+            };
+            let is_on_page =
+                state.published().is_none() || page.sources.iter().any(|on| on.source == state.spec().name);
+            if *was_on_page && !is_on_page {
+                self.store.withdraw(source, scraped);
+            }
+            *was_on_page = is_on_page;
         }
     }
 
@@ -342,9 +384,13 @@ async fn sleep_until(time: Option<Timestamp>, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::metrics::ends::{Complete, Ends};
-    use crate::metrics::own::{BuildInfo, Own};
+    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::model::{CaseOutcome, Fact, Group, RoundResult, Run, RunOutcome, Update};
+    use crate::store::Limits;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -361,6 +407,117 @@ mod tests {
         publication.asked(Format::Text, at(2 * PACKED_SECONDS), false);
         assert_eq!(publication.packed(at(2 * PACKED_SECONDS)), [Format::Text]);
         assert_eq!(publication.packed(at(-5)), Format::ALL, "the clock was set back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_sees_no_zeros_of_a_source_that_is_not_on_the_page() {
+        let began = tokio::time::Instant::now();
+        let wall: Wall = Arc::new(move || at(0) + SignedDuration::try_from(began.elapsed()).unwrap());
+        let publication = Arc::new(Publication::default());
+        let publisher = Publisher::new(None, Arc::clone(&publication), Arc::clone(&wall));
+        let (sender, updates) = mpsc::channel(8);
+        let (changer, changes) = mpsc::channel(1);
+        tokio::spawn(publisher.run(updates, changes));
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
+        };
+        let info = SourceInfo {
+            kind: "empirical",
+            base_url: "https://api.example.test".parse().unwrap(),
+            poll_interval: Duration::from_secs(5),
+            stale_after: Duration::from_secs(20),
+        };
+        let spec = SourceSpec {
+            name: "shop".into(),
+            limits: Limits {
+                cases_max: 10,
+                retention: Duration::from_secs(86_400),
+                series_ttl: Duration::from_secs(86_400),
+            },
+            ..SourceSpec::default()
+        };
+        let member = Member {
+            unit: 0,
+            spec,
+            begins: None,
+            identity: Identity {
+                name: "shop".to_owned(),
+                kind: "empirical",
+                base_url: String::new(),
+            },
+            own: Own::new(build).unwrap().source("shop", &info),
+            lookback: SignedDuration::from_hours(24),
+            stale_after: SignedDuration::from_secs(20),
+        };
+        let (done, shown) = oneshot::channel();
+        let change = Change {
+            members: vec![member],
+            series_budget: 1_000,
+            done,
+        };
+        assert!(changer.send(change).await.is_ok());
+        shown.await.unwrap();
+        let text = || String::from_utf8(publication.rendered.load().text.to_text()).unwrap();
+        // The next page, whatever brings it.
+        let turned = async || {
+            let before = publication.rendered.load_full();
+            while Arc::ptr_eq(&before, &publication.rendered.load_full()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let round = async |facts: Vec<Fact>| {
+            let ended = Update::RoundEnded {
+                result: RoundResult::Success,
+                at: wall(),
+            };
+            for update in [Update::Facts(facts), ended] {
+                let message = Message {
+                    source: 0,
+                    update,
+                    memory: None,
+                };
+                assert!(sender.send(message).await.is_ok());
+            }
+            turned().await;
+        };
+        round(Vec::new()).await;
+        round(vec![finished_run(at(-5))]).await;
+        let counted = |count: u32| {
+            format!(
+                "testrun_runs_total{{source=\"shop\",environment=\"prod\",branch=\"main\",outcome=\"passed\"}} {count}\n"
+            )
+        };
+        assert!(text().contains(&counted(0)), "{}", text());
+        turned().await;
+        assert!(!text().contains("shop"), "withdrawn: {}", text());
+        publication.scraped(publication.rendered.load().generation);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        round(Vec::new()).await;
+        assert!(text().contains(&counted(0)), "{}", text());
+        publication.scraped(publication.rendered.load().generation);
+        turned().await;
+        assert!(text().contains(&counted(1)), "{}", text());
+    }
+
+    fn finished_run(ended: Timestamp) -> Fact {
+        Fact::Run(Run {
+            id: 1,
+            group: Group {
+                environment: "prod".into(),
+                branch: "main".into(),
+            },
+            outcome: RunOutcome::Passed,
+            error_code: None,
+            created: None,
+            started: None,
+            ended: Some(ended),
+            duration_seconds: None,
+            counts: [None; CaseOutcome::COUNT],
+            commit: None,
+            build_url: None,
+        })
     }
 
     #[tokio::test(start_paused = true)]

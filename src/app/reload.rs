@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::publish::Change;
-use super::unit::{AnyDesk, AnyPoller, Changed, Difference, Draft, Former, Kept, Unit};
+use super::unit::{AnyDesk, AnyPoller, Changed, Difference, Draft, Former, Kept, Unit, ca};
 use super::view::SourceView;
 use super::wall;
 use crate::config::{Config, Fingerprint, Problems, SourceConfig, Watch};
@@ -33,8 +33,9 @@ use crate::poll::{Gate, Message};
 /// files costs nothing. A change is taken when two looks have found the same.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// A configuration that changes under each of so many readings is not read.
-const READINGS_MAX: usize = 3;
+/// A configuration that changes under each of so many readings is not read. It is read once more when it names other files
+/// than before: only then is it known which ones have to stand still.
+const READINGS_MAX: usize = 4;
 
 /// Gates of sources that are gone. Those that are worth nothing any more go first; who removes more sources than this within
 /// an hour, and takes them back, gets fresh gates for the rest.
@@ -85,7 +86,7 @@ fn plan<T>(
     running: &[T],
     next: &[SourceConfig],
     name: impl Fn(&T) -> &str,
-    difference: impl Fn(&T, &SourceConfig) -> Difference,
+    difference: impl Fn(&T, usize) -> Difference,
 ) -> Plan {
     let places: HashMap<&str, usize> = running
         .iter()
@@ -94,8 +95,9 @@ fn plan<T>(
         .collect();
     let steps: Vec<_> = next
         .iter()
-        .map(|config| match places.get(&*config.name) {
-            Some(&place) => match difference(&running[place], config) {
+        .enumerate()
+        .map(|(at, config)| match places.get(&*config.name) {
+            Some(&place) => match difference(&running[place], at) {
                 Difference::Same => Step::Keep(place),
                 Difference::Changed { connection, reading } => Step::Change {
                     place,
@@ -213,8 +215,17 @@ impl Team {
     /// # Errors
     /// A source cannot be set up, or what is kept of it cannot be read: nothing has changed.
     pub(super) async fn adopt(&mut self, config: &Config) -> anyhow::Result<Summary> {
-        let plan = plan(&self.units, &config.sources, |unit| &unit.config.name, Unit::difference);
-        let prepared = self.prepare(&plan, config).await?;
+        let authorities = away(config.sources.clone(), |sources| {
+            sources.iter().map(ca).collect::<Vec<_>>()
+        })
+        .await?;
+        let plan = plan(
+            &self.units,
+            &config.sources,
+            |unit| &unit.config.name,
+            |unit, at| unit.difference(&config.sources[at], authorities[at]),
+        );
+        let prepared = self.prepare(&plan, config, authorities).await?;
         let mut summary = Summary {
             removed: plan.gone.len(),
             ..Summary::default()
@@ -225,7 +236,7 @@ impl Team {
         }
         let (mut members, mut pollers) = (Vec::new(), Vec::new());
         for step in prepared {
-            let (unit, state) = match step {
+            let (unit, begins) = match step {
                 Prepared::Keep(place) => {
                     summary.unchanged += 1;
                     (units[place].take(), None)
@@ -240,17 +251,17 @@ impl Team {
                 }
                 Prepared::Add(draft) => {
                     summary.added += 1;
-                    let (mut unit, poller, state) = draft.appear();
+                    let (mut unit, poller, beginning) = draft.appear();
                     let before = self.predecessor(&unit.config);
                     let (leave, gate) = oneshot::channel();
                     unit.gate = Some(gate);
                     pollers.push((poller, unit.desk.clone(), before, leave));
-                    (Some(unit), Some(state))
+                    (Some(unit), Some(beginning))
                 }
             };
             // Each place is in one step only.
             let Some(unit) = unit else { continue };
-            members.push(unit.member(state));
+            members.push(unit.member(begins));
             self.units.push(unit);
         }
         self.tidy();
@@ -276,13 +287,19 @@ impl Team {
     }
 
     /// Everything that can fail. Certificates and ledgers are read away from the threads that serve.
-    async fn prepare(&mut self, plan: &Plan, config: &Config) -> anyhow::Result<Vec<Prepared>> {
+    async fn prepare(
+        &mut self,
+        plan: &Plan,
+        config: &Config,
+        authorities: Vec<Option<Fingerprint>>,
+    ) -> anyhow::Result<Vec<Prepared>> {
         let first = self.next_number;
         self.next_number += plan.steps.len();
-        let steps: Vec<_> = plan.steps.iter().copied().zip(config.sources.clone()).collect();
+        let sources = config.sources.clone().into_iter().zip(authorities);
+        let steps: Vec<_> = plan.steps.iter().copied().zip(sources).collect();
         let (own, kept) = (self.own.clone(), self.kept.clone());
-        let prepare = move || {
-            let prepared = (first..).zip(steps).map(|(number, (step, source))| {
+        let prepare = move |steps: Vec<(Step, (SourceConfig, Option<Fingerprint>))>| {
+            let prepared = (first..).zip(steps).map(|(number, (step, (source, ca)))| {
                 let name = source.name.clone();
                 let prepared = match step {
                     Step::Keep(place) => Ok(Prepared::Keep(place)),
@@ -290,17 +307,17 @@ impl Team {
                         place,
                         connection,
                         reading,
-                    } => Changed::of(source, connection, reading)
+                    } => Changed::of(source, ca, connection, reading)
                         .map(|changed| Prepared::Change(place, Box::new(changed))),
                     Step::Add => {
-                        Draft::of(source, number, &own, kept.as_ref()).map(|draft| Prepared::Add(Box::new(draft)))
+                        Draft::of(source, ca, number, &own, kept.as_ref()).map(|draft| Prepared::Add(Box::new(draft)))
                     }
                 };
                 prepared.with_context(|| format!("source {name}"))
             });
             prepared.collect()
         };
-        tokio::task::spawn_blocking(prepare).await?
+        away(steps, prepare).await?
     }
 
     /// Whose gate a new source has to take: that of one that is gone and asked the same server, with the same token if
@@ -372,25 +389,38 @@ pub(super) struct Reloader {
     team: Team,
     running: Config,
     origin: Option<Arc<Origin>>,
-    watch: Option<Watch>,
+    looked: Looked,
+}
+
+/// The files that are looked at, and what has been seen of them.
+struct Looked {
+    files: Vec<PathBuf>,
+    watch: Watch,
+}
+
+impl Looked {
+    /// They are as they were read.
+    fn at(files: Vec<PathBuf>) -> Self {
+        let watch = Watch::new(print(&files));
+        Self { files, watch }
+    }
 }
 
 impl Reloader {
     /// The team is at work under this configuration.
-    pub(super) fn new(team: Team, running: Config, origin: Option<Origin>) -> Self {
-        let watch = origin.as_ref().map(|origin| {
-            // If the file has changed since it was read, it is as if it changed now.
-            if Fingerprint::of(origin.file.as_deref()) == origin.read_from {
-                Watch::new(of_all(origin, &running))
-            } else {
-                Watch::new(origin.read_from)
-            }
-        });
+    pub(super) async fn new(team: Team, running: Config, origin: Option<Origin>) -> Self {
+        let origin = origin.map(Arc::new);
+        let looked = match &origin {
+            Some(origin) => away((Arc::clone(origin), origin.files(running.files())), first_look)
+                .await
+                .ok(),
+            None => None,
+        };
         Self {
             team,
             running,
-            origin: origin.map(Arc::new),
-            watch,
+            origin,
+            looked: looked.unwrap_or_else(|| Looked::at(Vec::new())),
         }
     }
 
@@ -426,12 +456,11 @@ impl Reloader {
     }
 
     async fn has_changed(&mut self) -> bool {
-        let (Some(origin), Some(watch)) = (self.origin.clone(), &mut self.watch) else {
+        if self.origin.is_none() {
             return false;
-        };
-        let files = files(&origin, &self.running);
-        let found = tokio::task::spawn_blocking(move || Fingerprint::of(files.iter().map(PathBuf::as_path))).await;
-        found.is_ok_and(|found| watch.look(found))
+        }
+        let found = away(self.looked.files.clone(), |files| print(&files)).await;
+        found.is_ok_and(|found| self.looked.watch.look(found))
     }
 
     /// Reads the configuration anew and goes over to it, or says why not.
@@ -456,56 +485,80 @@ impl Reloader {
         let Some(origin) = self.origin.clone() else {
             return Err("there is no configuration that could be read anew".to_owned());
         };
-        let files = files(&origin, &self.running);
-        let read = tokio::task::spawn_blocking(move || read(&origin, &files)).await;
-        let (tried, config) = read.map_err(|error| error.to_string())?;
-        if let Some(watch) = &mut self.watch {
-            watch.tried(tried);
-        }
-        let (config, read_from) = config?;
+        let files = self.looked.files.clone();
+        let read = away((origin, files), |(origin, files)| read(&origin, files)).await;
+        let Reading { config, looked } = read.map_err(|error| error.to_string())?;
+        // It may name other files; and of one that is refused, any of them may be what has to be mended.
+        self.looked = looked;
+        let config = config?;
         self.running.admits(&config).map_err(|problems| problems.to_string())?;
         let summary = self.team.adopt(&config).await.map_err(|error| format!("{error:#}"))?;
         if let Some(origin) = &self.origin {
             origin.volume.set(config.log.level);
         }
-        // The new configuration may name other files.
-        self.watch = Some(Watch::new(read_from));
         self.running = config;
         Ok(summary)
     }
 }
 
-/// The configuration's files: its own, and those that it names.
-fn files(origin: &Origin, config: &Config) -> Vec<PathBuf> {
-    let named = config.files().map(Path::to_owned);
-    origin.file.clone().into_iter().chain(named).collect()
+impl Origin {
+    /// The configuration's files: its own, and those that it names.
+    fn files<'a>(&self, named: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
+        self.file.clone().into_iter().chain(named.map(Path::to_owned)).collect()
+    }
 }
 
-fn of_all(origin: &Origin, config: &Config) -> Fingerprint {
-    Fingerprint::of(files(origin, config).iter().map(PathBuf::as_path))
+/// On a thread that may wait for a disk.
+async fn away<T: Send + 'static, R: Send + 'static>(
+    what: T,
+    act: impl FnOnce(T) -> R + Send + 'static,
+) -> Result<R, tokio::task::JoinError> {
+    tokio::task::spawn_blocking(move || act(what)).await
 }
 
-/// A configuration, and what its files held.
-type Reading = Result<(Config, Fingerprint), String>;
+fn print(files: &[PathBuf]) -> Fingerprint {
+    Fingerprint::of(files.iter().map(PathBuf::as_path))
+}
 
-/// Reads the configuration while its file stays the same. Beside it: what the former configuration's files held.
-fn read(origin: &Origin, former: &[PathBuf]) -> (Fingerprint, Reading) {
-    let file = || Fingerprint::of(origin.file.as_deref());
-    let mut tried = Fingerprint::of(former.iter().map(PathBuf::as_path));
-    for _ in 0..READINGS_MAX {
-        let before = file();
-        tried = Fingerprint::of(former.iter().map(PathBuf::as_path));
-        let config = (origin.load)();
-        let config = config.map(|config| {
-            let read_from = of_all(origin, &config);
-            (config, read_from)
-        });
-        if file() == before {
-            return (tried, config.map_err(|problems| problems.to_string()));
+/// If the file has changed since it was read, it is as if it changed now.
+fn first_look((origin, files): (Arc<Origin>, Vec<PathBuf>)) -> Looked {
+    if Fingerprint::of(origin.file.as_deref()) == origin.read_from {
+        Looked::at(files)
+    } else {
+        Looked {
+            files,
+            watch: Watch::new(origin.read_from),
         }
     }
-    let why = "the configuration file changes while it is read; expected one that stands still";
-    (tried, Err(why.to_owned()))
+}
+
+/// A configuration, or what is wrong with it, and the files that it was read from.
+struct Reading {
+    config: Result<Config, String>,
+    looked: Looked,
+}
+
+/// Reads the configuration while its files stay the same. `files`: those that it named when it was read last.
+fn read(origin: &Origin, files: Vec<PathBuf>) -> Reading {
+    let mut before = Looked::at(files);
+    for _ in 0..READINGS_MAX {
+        let config = (origin.load)();
+        let files = match &config {
+            Ok(config) => origin.files(config.files()),
+            Err(problems) => origin.files(problems.files()),
+        };
+        let after = Looked::at(files);
+        if after.watch == before.watch {
+            let config = config.map_err(|problems| problems.to_string());
+            return Reading { config, looked: after };
+        }
+        before = after;
+    }
+    let why = "the configuration's files change while they are read; expected some that stand still";
+    Reading {
+        config: Err(why.to_owned()),
+        looked: before,
+    }
 }
 
 #[cfg(test)]

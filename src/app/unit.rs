@@ -2,7 +2,7 @@
 //! Never decides what is made (`reload` does), never asks a platform itself.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::keep;
-use super::publish::Member;
+use super::publish::{Beginning, Member};
 use super::view::SourceView;
 use super::{dice, wall};
 use crate::config::{Fingerprint, SourceConfig};
@@ -48,20 +48,25 @@ pub(super) struct Draft {
     pub(super) number: usize,
     ca: Option<Fingerprint>,
     own: SourceOwn,
-    here: Presence,
     view: SourceView,
     /// Where it begins.
     begins: SourceState,
-    /// Why what was kept of it could not be used, and where that is told.
-    kept: Option<(Option<Unreadable>, LedgerOwn)>,
+    /// Why what is kept of it cannot be used, if that is so. `None`: nothing is kept.
+    kept: Option<Option<Unreadable>>,
 }
 
 impl Draft {
     /// From its configuration, where a former process, or the same source before it was removed, has left it.
-    pub(super) fn of(config: SourceConfig, number: usize, own: &Own, kept: Option<&Kept>) -> anyhow::Result<Self> {
-        let ca = ca(&config);
+    /// `ca`: of the certificate authority's file, before it is read.
+    pub(super) fn of(
+        config: SourceConfig,
+        ca: Option<Fingerprint>,
+        number: usize,
+        own: &Own,
+        kept: Option<&Kept>,
+    ) -> anyhow::Result<Self> {
         let transport = HttpTransport::new(config.transport.clone())?;
-        let (own, here) = (own.prepare(&config.name, &info(&config)), Presence::default());
+        let own = own.prepare(&config.name, &info(&config));
         let status = Shared::new(SourceStatus::new(&config.name, wall(), config.poll.stale_after));
         let view = SourceView::new(&config, status.clone());
         let wall: Wall = Arc::new(wall);
@@ -71,21 +76,18 @@ impl Draft {
             settings: config.poll.clone(),
             wall: Arc::clone(&wall),
             dice: dice(),
-            observer: Box::new(Metered {
-                own: own.clone(),
-                here: here.clone(),
-            }),
+            observer: Box::new(Metered(own.clone())),
             status,
         };
         let mut poller = AnyPoller::new(config.source.clone(), transport, parts);
         let spec = spec(&config);
         let (mut begins, mut recovered) = (None, None);
-        if let Some(Kept { ledger, own }) = kept {
+        if let Some(Kept { ledger, .. }) = kept {
             poller.keep_memory();
             let remember = |memory: &[u8]| poller.restore(memory);
-            let found = keep::recover(ledger, &identity(&config), spec.clone(), remember, wall())
+            let found = keep::recover(ledger, &identity(&config), spec.clone(), remember)
                 .context("state.directory: reading what is kept of it")?;
-            (begins, recovered) = (found.state, Some((found.set_aside, own.clone())));
+            (begins, recovered) = (found.state, Some(found.unreadable));
         }
         Ok(Self {
             begins: begins.unwrap_or_else(|| SourceState::new(spec)),
@@ -95,36 +97,40 @@ impl Draft {
             number,
             ca,
             own,
-            here,
             view,
         })
     }
 
     /// The source appears. Its poller is to be started when the store knows it.
-    pub(super) fn appear(self) -> (Unit, AnyPoller, SourceState) {
+    pub(super) fn appear(self) -> (Unit, AnyPoller, Beginning) {
         self.own.appear(&info(&self.config));
         let as_of = self.begins.as_of();
-        if let Some((set_aside, own)) = &self.kept {
-            own.restored(&self.config.name, as_of > Timestamp::MIN);
-            if let Some(why) = set_aside {
-                own.set_aside(&self.config.name, why.label());
-            }
-        }
-        if as_of > Timestamp::MIN {
+        let is_restored = as_of > Timestamp::MIN;
+        let source = &*self.config.name;
+        if is_restored {
             self.own.restored(as_of);
             self.view.restored(as_of);
+            tracing::info!(source, %as_of, "restored from the ledger");
+        } else if let Some(None) = self.kept {
+            tracing::info!(source, "not in the ledger: what is finished now is its baseline");
         }
+        if self.kept.is_some() {
+            self.own.found_in_ledger(is_restored);
+        }
+        let beginning = Beginning {
+            state: Box::new(self.begins),
+            unreadable: self.kept.flatten(),
+        };
         let unit = Unit {
             number: self.number,
             desk: self.poller.desk(),
             config: self.config,
             ca: self.ca,
             own: self.own,
-            here: self.here,
             view: self.view,
             gate: None,
         };
-        (unit, self.poller, self.begins)
+        (unit, self.poller, beginning)
     }
 }
 
@@ -135,7 +141,6 @@ pub(super) struct Unit {
     pub(super) number: usize,
     pub(super) desk: AnyDesk,
     own: SourceOwn,
-    here: Presence,
     ca: Option<Fingerprint>,
     /// What its poller leaves when it has ended.
     pub(super) gate: Option<oneshot::Receiver<Gate>>,
@@ -146,14 +151,14 @@ impl Unit {
         &self.own
     }
 
-    /// What another configuration means for it.
-    pub(super) fn difference(&self, next: &SourceConfig) -> Difference {
+    /// What another configuration means for it. `ca`: of its certificate authority's file.
+    pub(super) fn difference(&self, next: &SourceConfig, ca: Option<Fingerprint>) -> Difference {
         match difference(&self.config, next) {
-            Difference::Same if self.ca != ca(next) => Difference::Changed {
+            Difference::Same if self.ca != ca => Difference::Changed {
                 connection: true,
                 reading: false,
             },
-            Difference::Changed { reading, .. } if self.ca != ca(next) => Difference::Changed {
+            Difference::Changed { reading, .. } if self.ca != ca => Difference::Changed {
                 connection: true,
                 reading,
             },
@@ -161,12 +166,12 @@ impl Unit {
         }
     }
 
-    /// Its place in the store's new list. `state`: if it begins there.
-    pub(super) fn member(&self, state: Option<SourceState>) -> Member {
+    /// Its place in the store's new list. `begins`: if it begins there.
+    pub(super) fn member(&self, begins: Option<Beginning>) -> Member {
         Member {
             unit: self.number,
             spec: spec(&self.config),
-            begins: state.map(Box::new),
+            begins,
             identity: identity(&self.config),
             own: self.own.clone(),
             lookback: span(self.config.source.lookback),
@@ -192,7 +197,6 @@ impl Unit {
     /// Disappears. Its poller may be in the middle of a request, but nothing is heard of it any more.
     pub(super) fn leave(self) -> Former {
         self.desk.leave();
-        self.here.end();
         self.own.vanish();
         Former {
             config: self.config,
@@ -210,8 +214,12 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    pub(super) fn of(config: SourceConfig, connection: bool, reading: bool) -> anyhow::Result<Self> {
-        let ca = ca(&config);
+    pub(super) fn of(
+        config: SourceConfig,
+        ca: Option<Fingerprint>,
+        connection: bool,
+        reading: bool,
+    ) -> anyhow::Result<Self> {
         let transport = connection
             .then(|| HttpTransport::new(config.transport.clone()))
             .transpose()?;
@@ -310,7 +318,8 @@ pub(super) fn identity(source: &SourceConfig) -> Identity {
     }
 }
 
-fn ca(source: &SourceConfig) -> Option<Fingerprint> {
+/// Of the source's certificate authority. Reads a file.
+pub(super) fn ca(source: &SourceConfig) -> Option<Fingerprint> {
     let file: Option<&Path> = source.transport.ca_file.as_deref();
     file.map(|file| Fingerprint::of([file]))
 }
@@ -454,43 +463,16 @@ impl AnyDesk {
     }
 }
 
-/// Whether a source is still there: what its poller tells after that must not bring its series back.
-#[derive(Clone, Default)]
-struct Presence(Arc<RwLock<bool>>);
-
-impl Presence {
-    fn while_here(&self, act: impl FnOnce()) {
-        let gone = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if !*gone {
-            act();
-        }
-    }
-
-    /// Waits for what is being told.
-    fn end(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
-    }
-}
-
 /// What polling costs, as the exporter's own metrics.
-struct Metered {
-    own: SourceOwn,
-    here: Presence,
-}
-
-impl Metered {
-    fn tell(&self, tell: impl FnOnce(&SourceOwn)) {
-        self.here.while_here(|| tell(&self.own));
-    }
-}
+struct Metered(SourceOwn);
 
 impl Observer for Metered {
     fn request_sent(&mut self, endpoint: &'static str, code: &str, seconds: f64) {
-        self.tell(|own| own.request_sent(endpoint, code, seconds));
+        self.0.request_sent(endpoint, code, seconds);
     }
 
     fn retried(&mut self, reason: retry::Reason) {
-        self.tell(|own| own.retried(reason.label()));
+        self.0.retried(reason.label());
     }
 
     fn throttled(&mut self, reason: budget::Reason, seconds: f64) {
@@ -499,7 +481,7 @@ impl Observer for Metered {
             budget::Reason::RetryAfter => Throttle::RetryAfter,
             budget::Reason::Quota => Throttle::Quota,
         };
-        self.tell(|own| own.throttled(reason, seconds));
+        self.0.throttled(reason, seconds);
     }
 
     fn rate_limit_told(&mut self, told: budget::Told) {
@@ -512,28 +494,29 @@ impl Observer for Metered {
         #[expect(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
         let time = |value: f64| Timestamp::from_second(value as i64).ok();
         let (limit, remaining) = (told.limit.map(whole), told.remaining.map(whole));
-        self.tell(|own| own.rate_limit_told(limit, remaining, told.reset.and_then(time)));
+        self.0.rate_limit_told(limit, remaining, told.reset.and_then(time));
     }
 
     fn round_started(&mut self, at: Timestamp) {
-        self.tell(|own| own.round_started(at));
+        self.0.round_started(at);
     }
 
     fn round_ended(&mut self, result: RoundResult, at: Timestamp, seconds: f64) {
-        self.tell(|own| own.round_ended(result, at, seconds));
+        self.0.round_ended(result, at, seconds);
     }
 
     fn progress(&mut self, progress: Progress) {
-        self.tell(|own| own.progress(progress.cases_tracked, progress.oldest_refresh));
+        self.0.progress(progress.cases_tracked, progress.oldest_refresh);
     }
 
     fn notice(&mut self, notice: &Notice) {
-        self.tell(|own| match notice {
+        let own = &self.0;
+        match notice {
             Notice::UnknownValue { field } => own.unknown_value(field),
             Notice::HistoryTruncated { cases } => own.history_truncated(*cases),
             Notice::CasesRefused { cases, .. } => own.cases_refused(*cases),
             Notice::RowSkipped { endpoint, .. } => own.row_skipped(endpoint),
             Notice::NoCases { .. } | Notice::Advice(_) => {}
-        });
+        }
     }
 }

@@ -86,7 +86,7 @@ impl Config {
         if changed.is_empty() {
             Ok(())
         } else {
-            Err(Problems(changed))
+            Err(Problems::new(changed, Vec::new()))
         }
     }
 
@@ -206,15 +206,15 @@ fn open(
     overrides: &Overrides,
 ) -> Result<Reader, Problems> {
     let layers = Layers::gather(file, environment.collect::<BTreeMap<_, _>>(), overrides);
-    layers.map(Reader::new).map_err(|problem| Problems(vec![problem]))
+    layers
+        .map(Reader::new)
+        .map_err(|problem| Problems::new(vec![problem], Vec::new()))
 }
 
 fn checked(reader: Reader) -> Result<(), Problems> {
-    let problems = reader.into_problems();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Problems(problems))
+    match reader.into_problems() {
+        Some(problems) => Err(problems),
+        None => Ok(()),
     }
 }
 
@@ -239,7 +239,11 @@ fn read_web(mut web: Section<'_>) -> WebSettings {
 /// The file has a format of its own, and its problems have their own place.
 fn web_config_file(item: &Item<'_>) -> Option<PathBuf> {
     let file = item.file()?;
-    for problem in Access::problems(&file) {
+    let checked = Access::check(&file);
+    for read in checked.files {
+        item.reader.file_read(read);
+    }
+    for problem in checked.problems {
         let key: Vec<_> = Some(problem.key).filter(|key| !key.is_empty()).into_iter().collect();
         item.reader.note(file.display().to_string(), &key, problem.message);
     }

@@ -12,7 +12,7 @@ use figment::value::{Dict, Num, Tag, Value};
 use regex::Regex;
 
 use super::layers::Layers;
-use super::problems::Problem;
+use super::problems::{Problem, Problems};
 
 /// Values longer than this are cut in messages.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -26,6 +26,8 @@ pub(super) struct Reader {
     problems: RefCell<Vec<Problem>>,
     /// Variables that `token_env` names. Whatever their names look like, they are no configuration keys.
     token_variables: RefCell<Vec<String>>,
+    /// What was read beside the configuration file, well or badly.
+    files: RefCell<Vec<PathBuf>>,
 }
 
 impl Reader {
@@ -34,6 +36,7 @@ impl Reader {
             layers,
             problems: RefCell::default(),
             token_variables: RefCell::default(),
+            files: RefCell::default(),
         }
     }
 
@@ -56,8 +59,13 @@ impl Reader {
         self.token_variables.borrow_mut().push(name.to_owned());
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    pub(super) fn file_read(&self, path: PathBuf) {
+        self.files.borrow_mut().push(path);
+    }
+
+    pub(super) fn into_problems(self) -> Option<Problems> {
+        let problems = self.problems.into_inner();
+        (!problems.is_empty()).then(|| Problems::new(problems, self.files.into_inner()))
     }
 }
 

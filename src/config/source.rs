@@ -248,6 +248,7 @@ fn token_from_file(item: &Item<'_>) -> Option<(Credential, SecretString)> {
     }
     // Neither the path nor the content is shown: people have been seen to put the token in the path's place.
     let path = item.reader.layers.resolve(&text, item.tag());
+    item.reader.file_read(path.clone());
     let content = match read_token_file(&path) {
         Ok(content) => content,
         Err(why) => {
@@ -287,6 +288,7 @@ fn open_file(path: &Path) -> Result<File, String> {
 
 fn readable_file(item: &Item<'_>) -> Option<PathBuf> {
     let path = item.file()?;
+    item.reader.file_read(path.clone());
     match open_file(&path) {
         Ok(_) => Some(path),
         Err(why) => {

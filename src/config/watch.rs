@@ -46,14 +46,14 @@ fn bytes(file: &Path) -> Result<Vec<u8>, std::io::ErrorKind> {
 /// Decides from what is seen now and then when a change is worth a reload: when two looks in a row have found the same,
 /// and it is not what was tried last. Whoever writes in two steps is thus caught between them only if he takes longer
 /// than from one look to the next.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Watch {
     tried: Fingerprint,
     seen: Fingerprint,
 }
 
 impl Watch {
-    /// This is what the running configuration was read from.
+    /// This is what has been read, well or badly: it is not worth another try.
     #[must_use]
     pub fn new(tried: Fingerprint) -> Self {
         Self { tried, seen: tried }
@@ -64,11 +64,6 @@ impl Watch {
         let settled = found == self.seen;
         self.seen = found;
         settled && found != self.tried
-    }
-
-    /// This has been read, well or badly: it is not worth another try.
-    pub fn tried(&mut self, what: Fingerprint) {
-        self.tried = what;
     }
 }
 
@@ -84,7 +79,7 @@ mod tests {
         for letter in looks.chars() {
             shown.push(letter);
             if watch.look(print(letter)) {
-                watch.tried(print(letter));
+                watch = Watch::new(print(letter));
                 shown.push('!');
             }
         }

@@ -5,7 +5,8 @@
 mod process;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -318,6 +319,7 @@ impl Own {
         SourceOwn {
             shared: Arc::clone(&self.shared),
             identity,
+            gone: Arc::default(),
         }
     }
 
@@ -421,6 +423,21 @@ fn shown_url(mut url: Url) -> String {
 pub struct SourceOwn {
     shared: Arc<Shared>,
     identity: Arc<Identity>,
+    gone: Arc<RwLock<bool>>,
+}
+
+/// The families, while nothing of them can be taken away.
+struct Told<'a> {
+    families: &'a Families,
+    _here: RwLockReadGuard<'a, bool>,
+}
+
+impl Deref for Told<'_> {
+    type Target = Families;
+
+    fn deref(&self) -> &Families {
+        self.families
+    }
 }
 
 struct Identity {
@@ -432,8 +449,9 @@ struct Identity {
 impl SourceOwn {
     /// The source is polled from now on.
     pub fn appear(&self, info: &SourceInfo) {
+        let Some(families) = self.families() else { return };
         let Identity { name, kind, base_url } = &*self.identity;
-        let (name, families) = (name.as_str(), self.families());
+        let name = name.as_str();
         for result in RoundResult::ALL {
             families.rounds.with_label_values(&[name, result.label()]);
         }
@@ -457,12 +475,14 @@ impl SourceOwn {
             last_success: None,
         };
         self.shared.sources().insert(name.to_owned(), state);
+        drop(families);
         self.paced(info.poll_interval, info.stale_after);
     }
 
     /// The source's pace is another one from now on.
     pub fn paced(&self, poll_interval: Duration, stale_after: Duration) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .poll_interval
             .with_label_values(&[self.name()])
             .set(poll_interval.as_secs_f64());
@@ -471,21 +491,24 @@ impl SourceOwn {
         }
     }
 
-    /// The source is no longer polled: all that was told of it goes. The caller sees to it that nothing more is told.
+    /// The source is no longer polled: all that was told of it goes, and whatever is told later, by this handle or a clone
+    /// of it, is not heard. Another source may have the name by then.
     pub fn vanish(&self) {
+        *self.gone.write().unwrap_or_else(PoisonError::into_inner) = true;
         // While this is held no scrape can put the source's `testrun_up` back.
         let mut sources = self.shared.sources();
         sources.remove(self.name());
-        self.families().forget(self.name());
+        self.shared.families.forget(self.name());
     }
 
     /// A request has ended after `seconds`. `code`: the HTTP status, or a word from a closed set for no answer.
     pub fn request_sent(&self, endpoint: &'static str, code: &str, seconds: f64) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .requests
             .with_label_values(&[self.name(), endpoint, code])
             .inc();
-        self.families()
+        families
             .request_duration
             .with_label_values(&[self.name(), endpoint])
             .observe(seconds);
@@ -493,17 +516,19 @@ impl SourceOwn {
 
     /// A request is sent again. `reason`: the HTTP status or a word from a closed set.
     pub fn retried(&self, reason: &str) {
-        self.families().retries.with_label_values(&[self.name(), reason]).inc();
+        let Some(families) = self.families() else { return };
+        families.retries.with_label_values(&[self.name(), reason]).inc();
     }
 
     /// A request had to wait, or has to.
     pub fn throttled(&self, reason: Throttle, seconds: f64) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .throttled
             .with_label_values(&[self.name(), reason.label()])
             .inc();
         // A counter only grows; the crate panics on less than nothing in debug builds.
-        self.families()
+        families
             .throttle_seconds
             .with_label_values(&[self.name()])
             .inc_by(seconds.max(0.0));
@@ -512,7 +537,7 @@ impl SourceOwn {
     /// A reply told about the platform's limit; what it did not tell stays as it was.
     #[expect(clippy::cast_precision_loss, reason = "a limit beyond 2^53 requests is no limit")]
     pub fn rate_limit_told(&self, limit: Option<u64>, remaining: Option<u64>, reset: Option<Timestamp>) {
-        let families = self.families();
+        let Some(families) = self.families() else { return };
         if let Some(limit) = limit {
             families
                 .rate_limit_limit
@@ -535,7 +560,8 @@ impl SourceOwn {
 
     /// A round begins.
     pub fn round_started(&self, at: Timestamp) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .last_attempt
             .with_label_values(&[self.name()])
             .set(unix_seconds(at));
@@ -543,7 +569,7 @@ impl SourceOwn {
 
     /// A round has ended, after `seconds`.
     pub fn round_ended(&self, result: RoundResult, at: Timestamp, seconds: f64) {
-        let families = self.families();
+        let Some(families) = self.families() else { return };
         families.rounds.with_label_values(&[self.name(), result.label()]).inc();
         families
             .round_duration
@@ -565,7 +591,8 @@ impl SourceOwn {
 
     /// A former process has read the source at that time, and nothing is known of what came after.
     pub fn restored(&self, at: Timestamp) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .last_success
             .with_label_values(&[self.name()])
             .set(unix_seconds(at));
@@ -577,7 +604,8 @@ impl SourceOwn {
 
     /// So much time can no longer be read.
     pub fn lost(&self, seconds: f64) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .lost_seconds
             .with_label_values(&[self.name()])
             .inc_by(seconds.max(0.0));
@@ -586,7 +614,7 @@ impl SourceOwn {
     /// How much is known.
     #[expect(clippy::cast_precision_loss, reason = "bounded by the configured number of cases")]
     pub fn progress(&self, cases_tracked: usize, oldest_refresh: Option<Timestamp>) {
-        let families = self.families();
+        let Some(families) = self.families() else { return };
         families
             .cases_tracked
             .with_label_values(&[self.name()])
@@ -603,15 +631,14 @@ impl SourceOwn {
 
     /// A value outside of a field's documented set was read as `unknown`.
     pub fn unknown_value(&self, field: &'static str) {
-        self.families()
-            .unknown_values
-            .with_label_values(&[self.name(), field])
-            .inc();
+        let Some(families) = self.families() else { return };
+        families.unknown_values.with_label_values(&[self.name(), field]).inc();
     }
 
     /// The platform cut the histories of so many cases.
     pub fn history_truncated(&self, cases: u64) {
-        self.families()
+        let Some(families) = self.families() else { return };
+        families
             .history_truncated
             .with_label_values(&[self.name()])
             .inc_by(cases);
@@ -619,33 +646,58 @@ impl SourceOwn {
 
     /// So many cases were passed over because as many as are wanted are tracked.
     pub fn cases_refused(&self, cases: u64) {
-        self.families()
-            .cases_refused
-            .with_label_values(&[self.name()])
-            .inc_by(cases);
+        let Some(families) = self.families() else { return };
+        families.cases_refused.with_label_values(&[self.name()]).inc_by(cases);
     }
 
     /// The edits that the store has seen up to now, those of a process before this one included.
     pub fn late_edits(&self, edits: u64) {
-        let told = self.families().late_edits.with_label_values(&[self.name()]);
+        let Some(families) = self.families() else { return };
+        let told = families.late_edits.with_label_values(&[self.name()]);
         told.inc_by(edits.saturating_sub(told.get()));
     }
 
     /// A row was passed over.
     pub fn row_skipped(&self, endpoint: &'static str) {
-        self.families()
-            .rows_skipped
-            .with_label_values(&[self.name(), endpoint])
+        let Some(families) = self.families() else { return };
+        families.rows_skipped.with_label_values(&[self.name(), endpoint]).inc();
+    }
+
+    /// So many bytes of it are on the disk.
+    #[expect(clippy::cast_precision_loss, reason = "no ledger is petabytes long")]
+    pub fn kept(&self, size: usize, at: Timestamp) {
+        let Some(families) = self.families() else { return };
+        families.ledger_size.with_label_values(&[self.name()]).set(size as f64);
+        families
+            .ledger_last_write
+            .with_label_values(&[self.name()])
+            .set(unix_seconds(at));
+    }
+
+    /// Whether it goes on where a former process left it.
+    pub fn found_in_ledger(&self, found: bool) {
+        let Some(families) = self.families() else { return };
+        let found = f64::from(u8::from(found));
+        families.ledger_restored.with_label_values(&[self.name()]).set(found);
+    }
+
+    /// What the ledger had for it could not be read. `reason`: a word from a closed set.
+    pub fn set_aside(&self, reason: &'static str) {
+        let Some(families) = self.families() else { return };
+        families
+            .ledger_set_aside
+            .with_label_values(&[self.name(), reason])
             .inc();
     }
 
     /// The platform told the project's name, perhaps another one than before.
     pub fn project_told(&self, project: &str) {
+        let Some(families) = self.families() else { return };
         let project = safe_text(project);
         let Identity { name, kind, base_url } = &*self.identity;
         let mut sources = self.shared.sources();
         let Some(state) = sources.get_mut(name) else { return };
-        let info = &self.families().source_info;
+        let info = &families.source_info;
         // Only one series describes a source: the one of the former name goes.
         let _ = info.remove_label_values(&[name.as_str(), kind, &state.project, base_url]);
         info.with_label_values(&[name.as_str(), kind, &project, base_url])
@@ -653,8 +705,13 @@ impl SourceOwn {
         state.project = project;
     }
 
-    fn families(&self) -> &Families {
-        &self.shared.families
+    /// For as long as it is there. Whoever vanishes waits for what is being told.
+    fn families(&self) -> Option<Told<'_>> {
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        (!*gone).then(|| Told {
+            families: &self.shared.families,
+            _here: gone,
+        })
     }
 
     /// The `source` label.
@@ -671,17 +728,11 @@ pub struct LedgerOwn {
 }
 
 impl LedgerOwn {
-    /// A source's file is on the disk: so many bytes, after `seconds`.
-    #[expect(clippy::cast_precision_loss, reason = "no ledger is petabytes long")]
-    pub fn written(&self, source: &str, seconds: f64, size: usize, at: Timestamp) {
+    /// A file is on the disk, after `seconds`.
+    pub fn written(&self, seconds: f64) {
         let (none, families): (&[&str], _) = (&[], &self.shared.families);
         families.ledger_writes.with_label_values(none).inc();
         families.ledger_write_duration.with_label_values(none).observe(seconds);
-        families.ledger_size.with_label_values(&[source]).set(size as f64);
-        families
-            .ledger_last_write
-            .with_label_values(&[source])
-            .set(unix_seconds(at));
     }
 
     /// A file could not be written.
@@ -695,25 +746,6 @@ impl LedgerOwn {
         let none: &[&str] = &[];
         let healthy = f64::from(u8::from(healthy));
         self.shared.families.ledger_healthy.with_label_values(none).set(healthy);
-    }
-
-    /// Whether a source goes on where a former process left it.
-    pub fn restored(&self, source: &str, restored: bool) {
-        let restored = f64::from(u8::from(restored));
-        self.shared
-            .families
-            .ledger_restored
-            .with_label_values(&[source])
-            .set(restored);
-    }
-
-    /// A source's file could not be read. `reason`: a word from a closed set.
-    pub fn set_aside(&self, source: &str, reason: &'static str) {
-        self.shared
-            .families
-            .ledger_set_aside
-            .with_label_values(&[source, reason])
-            .inc();
     }
 }
 

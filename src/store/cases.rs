@@ -123,6 +123,14 @@ impl Row {
         }
     }
 
+    /// Its source is not on the page for a while. What no scrape has taken is as new when it comes back.
+    pub(super) fn withdraw(&mut self, scraped: u64) {
+        if self.is_unseen(scraped) {
+            self.changed = None;
+        }
+        self.shown.leave_out();
+    }
+
     /// A round has ended, and the case has no series of its own. What no series has counted yet goes on waiting.
     pub(super) fn leave(&mut self) {
         self.admitted = false;

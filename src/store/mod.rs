@@ -44,7 +44,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::model::Update;
 
@@ -74,6 +74,8 @@ pub struct Store {
     sources: Vec<SourceState>,
     series_budget: usize,
     generation: u64,
+    /// Since when more series are shown than there is room for: the budget has become smaller.
+    crowded_since: Option<Timestamp>,
 }
 
 impl Store {
@@ -86,11 +88,13 @@ impl Store {
             sources,
             series_budget,
             generation: 0,
+            crowded_since: None,
         }
     }
 
     /// Continues under another configuration, with these sources in this order. What is not among them is forgotten. The
-    /// caller sees to it that no update of the old numbering follows. Returns what is to be shown.
+    /// caller sees to it that no update of the old numbering follows. Returns what is to be shown; where the budget has become
+    /// smaller, [`Self::tick`] makes the room.
     pub fn reconfigure(&mut self, sources: Vec<Next>, series_budget: usize, now: Timestamp) -> Arc<Snapshot> {
         let mut known: Vec<_> = std::mem::take(&mut self.sources).into_iter().map(Some).collect();
         self.series_budget = series_budget;
@@ -107,7 +111,9 @@ impl Store {
             });
         }
         self.generation += 1;
-        self.reopen(now).unwrap_or_else(|| self.gather())
+        let shown = self.reopen(now).unwrap_or_else(|| self.gather());
+        self.crowded_since = (self.series_shown() > self.series_budget).then_some(now);
+        shown
     }
 
     /// Takes what a poller says of its source. `scraped` is the newest generation that a scrape has taken (0: none).
@@ -122,7 +128,7 @@ impl Store {
                 if !self.sources.get_mut(source)?.round_ended(result, at) {
                     return None;
                 }
-                let allowed = self.series_allowed(source, scraped);
+                let allowed = self.series_allowed(source, now, scraped);
                 self.generation += 1;
                 self.sources[source].snapshot(now, self.generation, scraped, allowed);
                 Some(self.gather())
@@ -139,31 +145,66 @@ impl Store {
             })
             .collect();
         for source in &restored {
-            let allowed = self.series_allowed(*source, 0);
+            let allowed = self.series_allowed(*source, now, 0);
             self.generation += 1;
             self.sources[*source].snapshot(now, self.generation, 0, allowed);
         }
         (!restored.is_empty()).then(|| self.gather())
     }
 
-    /// Shows the counts behind zeros that have been scraped, or that nobody scrapes. Returns the snapshot to publish, if
-    /// there is any such count.
+    /// Shows the counts behind zeros that have been scraped, or that nobody scrapes, and takes series away that there is no
+    /// room for any more. Returns the snapshot to publish, if there is anything of that.
     pub fn tick(&mut self, now: Timestamp, scraped: u64) -> Option<Arc<Snapshot>> {
-        let released = self
-            .sources
-            .iter_mut()
-            .filter_map(|source| source.release(now, scraped))
-            .count();
-        (released > 0).then(|| {
-            self.generation += 1;
+        let generation = self.generation + 1;
+        // What leaves at 0 leaves before its counts are shown: they count with the others then.
+        let mut is_another = self.make_room(now, scraped);
+        for source in &mut self.sources {
+            is_another |= source.release(now, generation, scraped).is_some();
+        }
+        is_another.then(|| {
+            self.generation = generation;
             self.gather()
         })
+    }
+
+    /// A source is not on the page that is about to be published. Until it is again, no scrape has seen anything of it.
+    /// `scraped` is the newest generation that a scrape has taken while it was there.
+    pub fn withdraw(&mut self, source: usize, scraped: u64) {
+        if let Some(source) = self.sources.get_mut(source) {
+            source.withdraw(scraped);
+        }
+    }
+
+    /// After the budget has become smaller: each source that shows more than its share gives the surplus away, at once and
+    /// all of them together. A case whose last step no scrape has taken stays until one has, but not for longer than zeros do.
+    fn make_room(&mut self, now: Timestamp, scraped: u64) -> bool {
+        let Some(since) = self.crowded_since else { return false };
+        let waited = now >= crowded_until(since);
+        let needs: Vec<_> = self.sources.iter().map(SourceState::series_needed).collect();
+        let shares = budget::shares(&needs, self.series_budget);
+        let mut is_another = false;
+        if self.series_shown() > self.series_budget {
+            for (source, share) in self.sources.iter_mut().zip(shares) {
+                is_another |= source.shrink(share, (!waited).then_some(scraped)).is_some();
+            }
+        }
+        if waited || self.series_shown() <= self.series_budget {
+            self.crowded_since = None;
+        }
+        is_another
+    }
+
+    fn series_shown(&self) -> usize {
+        let published = self.sources.iter().filter_map(SourceState::published);
+        published.map(|published| published.case_series()).sum()
     }
 
     /// When `tick` has something to show even if nobody scrapes. `None`: nothing is held back, scrapes need no tick.
     #[must_use]
     pub fn next_release(&self) -> Option<Timestamp> {
-        self.sources.iter().filter_map(SourceState::next_release).min()
+        let crowded_until = self.crowded_since.map(crowded_until);
+        let releases = self.sources.iter().filter_map(SourceState::next_release);
+        releases.chain(crowded_until).min()
     }
 
     /// Everything that is published now.
@@ -193,20 +234,32 @@ impl Store {
 
     /// The series that a source's cases may have: what they need if there is room for all, else the source's share. What the
     /// others have published stays until their next round, so the share of one that has grown is what they leave.
-    fn series_allowed(&self, source: usize, scraped: u64) -> usize {
+    fn series_allowed(&self, source: usize, now: Timestamp, scraped: u64) -> usize {
         let needs: Vec<_> = self.sources.iter().map(SourceState::series_needed).collect();
+        let unseen = self.sources[source].series_unseen(scraped);
         let share = if needs.iter().sum::<usize>() <= self.series_budget {
             needs[source]
         } else {
             let share = budget::shares(&needs, self.series_budget)[source];
             // What nobody has seen yet does not leave, even if the others' share has grown.
-            share.max(self.sources[source].series_unseen(scraped))
+            share.max(unseen)
         };
         let others: usize = (0..self.sources.len())
             .filter(|other| *other != source)
             .filter_map(|other| self.sources[other].published())
             .map(|published| published.case_series())
             .sum();
-        share.min(self.series_budget.saturating_sub(others))
+        let allowed = share.min(self.series_budget.saturating_sub(others));
+        match self.crowded_since {
+            Some(since) if now < crowded_until(since) => allowed.max(unseen),
+            _ => allowed,
+        }
     }
+}
+
+/// When a smaller budget holds whatever has been scraped.
+fn crowded_until(since: Timestamp) -> Timestamp {
+    since
+        .checked_add(SignedDuration::from_secs(ZEROS_SECONDS_MAX))
+        .unwrap_or(Timestamp::MAX)
 }

@@ -203,7 +203,7 @@ impl SourceState {
         self.spec = spec;
         self.share_counted_runs();
         for row in released {
-            if let Some(shown) = self.shown_of(&row) {
+            if let Some(shown) = self.shown_of(&row, None) {
                 *shown = Shown::Truth;
             }
         }
@@ -539,8 +539,9 @@ impl SourceState {
         snapshot
     }
 
-    /// Shows the truth of rows whose zeros have been seen: the published round's, whatever has been applied since.
-    pub fn release(&mut self, now: Timestamp, scraped: u64) -> Option<Arc<SourceSnapshot>> {
+    /// Shows the truth of rows whose zeros have been seen, as `generation`: the published round's, whatever has been applied
+    /// since.
+    pub fn release(&mut self, now: Timestamp, generation: u64, scraped: u64) -> Option<Arc<SourceSnapshot>> {
         if !self.held.iter().any(|held| held.since.are_over(now, scraped)) {
             return None;
         }
@@ -551,7 +552,7 @@ impl SourceState {
         self.held = held;
         for Held { truth, .. } in over {
             let row = Released::from(&truth);
-            if let Some(shown) = self.shown_of(&row) {
+            if let Some(shown) = self.shown_of(&row, Some(generation)) {
                 *shown = Shown::Truth;
             }
             self.released.push(row);
@@ -566,6 +567,82 @@ impl SourceState {
         let snapshot = Arc::new(snapshot);
         self.published = Some(Arc::clone(&snapshot));
         Some(snapshot)
+    }
+
+    /// Takes series of cases away until `allowed` are left, those with the weakest claims first, between two rounds: what a
+    /// round that goes on has told is not shown, and not counted anywhere. `scraped`: what no scrape has taken stays, and more
+    /// series with it than are allowed.
+    pub fn shrink(&mut self, allowed: usize, scraped: Option<u64>) -> Option<Arc<SourceSnapshot>> {
+        let published = self.published.clone()?;
+        if published.case_series() <= allowed {
+            return None;
+        }
+        let mut stays = vec![true; published.cases.len()];
+        let as_of = self.as_of;
+        let (mut claims, mut unseen, mut others) = (Vec::new(), 0, 0);
+        for (place, shown) in published.cases.iter().enumerate() {
+            if &*shown.case == OTHER {
+                others += 1;
+            } else if let Some(row) = self.row_of(shown) {
+                stays[place] = false;
+                unseen += usize::from(scraped.is_some_and(|scraped| row.is_unseen(scraped)));
+                claims.push(Claim::new(row, as_of, scraped.unwrap_or(u64::MAX), place));
+            }
+        }
+        let slots = allowed.saturating_sub(others * SERIES_PER_OTHER) / SERIES_PER_CASE;
+        let (rows, slots) = (claims.len(), slots.max(unseen));
+        if slots >= rows {
+            return None;
+        }
+        for place in budget::best(claims, slots) {
+            stays[place] = true;
+        }
+        let mut snapshot = SourceSnapshot::clone(&published);
+        snapshot.cases_folded += (rows - slots) as u64;
+        let left = published.cases.iter().zip(&stays).filter(|(_, stays)| !**stays);
+        for (shown, _) in left {
+            if let Some(row) = self.row_of(shown) {
+                row.leave();
+            }
+        }
+        let mut is_left = stays.iter();
+        snapshot.cases.retain(|_| is_left.next().copied().unwrap_or_default());
+        let shown: HashSet<&Name> = snapshot.cases.iter().map(|row| &row.case).collect();
+        snapshot.case_infos.retain(|info| shown.contains(&info.case));
+        self.held.retain_mut(|held| match &mut held.truth {
+            Truth::Case { place, .. } => {
+                let stayed = stays[*place];
+                *place = stays[..*place].iter().filter(|stays| **stays).count();
+                stayed
+            }
+            Truth::Group { .. } | Truth::Errors { .. } => true,
+        });
+        let snapshot = Arc::new(snapshot);
+        self.published = Some(Arc::clone(&snapshot));
+        Some(snapshot)
+    }
+
+    fn row_of(&mut self, shown: &CaseRow) -> Option<&mut Row> {
+        let case = self.cases.find(&shown.case)?;
+        self.groups.get_mut(&shown.group)?.rows.get_mut(&case)
+    }
+
+    /// It is no longer on the page. What has not been seen by now is not seen before it is there again: zeros are shown anew,
+    /// and a step stays the newest one.
+    pub fn withdraw(&mut self, scraped: u64) {
+        for group in self.groups.values_mut() {
+            group.shown.leave_out();
+            for row in group.rows.values_mut() {
+                row.withdraw(scraped);
+            }
+            if let Some(other) = &mut group.other {
+                other.withdraw(scraped);
+            }
+        }
+        for environment in self.environments.values_mut() {
+            environment.shown.leave_out();
+        }
+        self.held.clear();
     }
 
     /// A run that has moved many counts is kept with each of them; in memory it is one again.
@@ -590,7 +667,8 @@ impl SourceState {
         }
     }
 
-    fn shown_of(&mut self, row: &Released) -> Option<&mut Shown> {
+    /// Where it is noted what of a row has been shown. Its series change as `generation`, if that is known.
+    fn shown_of(&mut self, row: &Released, generation: Option<u64>) -> Option<&mut Shown> {
         match row {
             Released::Group(group) => Some(&mut self.groups.get_mut(group)?.shown),
             Released::Errors(environment) => Some(&mut self.environments.get_mut(environment)?.shown),
@@ -600,7 +678,7 @@ impl SourceState {
             Released::Case(group, case) => {
                 let case = self.cases.find(case)?;
                 let row = self.groups.get_mut(group)?.rows.get_mut(&case)?;
-                row.changed = None;
+                row.changed = generation;
                 Some(&mut row.shown)
             }
         }

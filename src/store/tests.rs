@@ -315,6 +315,33 @@ fn zeros_that_nobody_scrapes_are_over_after_a_minute() {
 }
 
 #[test]
+fn nobody_has_seen_what_was_withdrawn_before_it_was_scraped() {
+    let mut bench = Bench::new();
+    bench.round(vec![active(&[])]);
+    let before = bench.scraped;
+    bench.publish(vec![passed(1), result(1, "a", Passed)]);
+    bench.store.withdraw(0, before);
+    bench.seconds += ZEROS_SECONDS_MAX;
+    assert_eq!(bench.scrape().map(|shown| runs_counted(&shown)), None);
+    assert!(bench.store.next_release().is_none());
+    let shown = bench.publish(vec![passed(2), result(2, "a", Passed)]);
+    assert_eq!((runs_counted(&shown), results_counted(&shown)), (0, 0), "zeros again");
+    let shown = bench.scrape().unwrap();
+    assert_eq!((runs_counted(&shown), results_counted(&shown)), (2, 2));
+
+    // And a last step does not leave before it was seen.
+    let before = bench.scraped;
+    bench.publish(vec![passed(3), result(3, "a", Passed)]);
+    bench.store.withdraw(0, before);
+    bench.scrape();
+    bench.have_room(SERIES_PER_OTHER);
+    let shown = bench.publish(vec![]);
+    assert_eq!(results_counted(&shown), 3);
+    let shown = bench.scrape().unwrap();
+    assert_eq!(shown.cases_folded, 1);
+}
+
+#[test]
 fn one_sources_release_does_not_show_anothers_round() {
     let mut store = Store::new(vec![spec("b"), spec("a")], 1_000_000);
     let end = |seconds| Update::RoundEnded {
@@ -539,6 +566,7 @@ fn a_case_that_leaves_before_its_zeros_were_seen_gives_its_counts_to_the_others(
     bench.publish(vec![passed(1), result(1, "a", Passed)]);
     bench.publish(vec![passed(2), result(2, "b", Failed), result(2, "a", Passed)]);
     bench.have_room(0);
+    bench.seconds += ZEROS_SECONDS_MAX;
     bench.publish(vec![passed(3), result(3, "b", Passed), result(3, "c", Failed)]);
     bench.have_room(room_for(1));
     bench.publish(vec![passed(4), result(4, "c", Failed)]);

@@ -71,6 +71,15 @@ struct Demands {
     named: bool,
 }
 
+/// What a look at the files has found.
+#[derive(Debug)]
+pub struct Checked {
+    /// Everything that is wrong with them.
+    pub problems: Vec<Problem>,
+    /// The files: the first one, and those that it names.
+    pub files: Vec<PathBuf>,
+}
+
 impl fmt::Debug for Access {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Access({})", self.file.path.display())
@@ -100,10 +109,14 @@ impl Access {
         })
     }
 
-    /// Everything that is wrong with the file and what it names.
+    /// Reads the file and what it names, to say what is wrong with them.
     #[must_use]
-    pub fn problems(path: &Path) -> Vec<Problem> {
-        Files::read(path).load(None).err().unwrap_or_default()
+    pub fn check(path: &Path) -> Checked {
+        let read = Files::read(path);
+        Checked {
+            problems: read.load(None).err().unwrap_or_default(),
+            files: read.paths,
+        }
     }
 
     /// What the file says and what does nothing here, or not what it seems.
@@ -228,6 +241,7 @@ struct Files {
     certificate: Part,
     key: Part,
     client_ca: Option<Part>,
+    paths: Vec<PathBuf>,
     digest: [u8; 32],
 }
 
@@ -250,10 +264,13 @@ impl Files {
             }
         };
         let directory = path.parent().unwrap_or(Path::new(""));
+        let mut paths = vec![path.to_owned()];
         let mut part = |pem: &Pem| match pem {
             Pem::Inline { key, text } => (*key, Ok(text.expose_secret().as_bytes().to_vec())),
             Pem::File { key, path } => {
-                let read = read_file(&directory.join(path));
+                let path = directory.join(path);
+                let read = read_file(&path);
+                paths.push(path);
                 let seen = read.as_ref().map_or_else(|message| message.as_bytes(), Vec::as_slice);
                 digest.update(&seen.len().to_le_bytes());
                 digest.update(seen);
@@ -272,6 +289,7 @@ impl Files {
             certificate,
             key,
             client_ca,
+            paths,
             digest: sum,
         }
     }

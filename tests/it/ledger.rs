@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::app::keep::{Keeper, recover};
-use testrun_exporter::app::publish::{Change, Member, Publication, Publisher};
+use testrun_exporter::app::publish::{Beginning, Change, Member, Publication, Publisher};
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn};
 use testrun_exporter::metrics::render::Rendered;
@@ -290,20 +290,18 @@ impl Process {
         let (own, source_own) = own();
         let ledger = Arc::new(Ledger::new(disk.clone()));
         let remember = |memory: &[u8]| poller.restore(memory);
-        let recovered = recover(&ledger, &identity(kind), spec.clone(), remember, wall()).unwrap();
+        let recovered = recover(&ledger, &identity(kind), spec.clone(), remember).unwrap();
         let restored = recovered.state.is_some();
-        own.ledger().restored(SOURCE, restored);
-        if let Some(why) = recovered.set_aside {
-            own.ledger().set_aside(SOURCE, why.label());
-        }
+        source_own.found_in_ledger(restored);
         let publication = Arc::new(Publication::default());
         let keeper = Keeper::new(ledger, own.ledger());
         let publisher = Publisher::new(Some(keeper), Arc::clone(&publication), Arc::clone(wall));
         let member = Member {
             unit: 0,
-            begins: Some(Box::new(
-                recovered.state.unwrap_or_else(|| SourceState::new(spec.clone())),
-            )),
+            begins: Some(Beginning {
+                state: Box::new(recovered.state.unwrap_or_else(|| SourceState::new(spec.clone()))),
+                unreadable: recovered.unreadable,
+            }),
             spec,
             identity: identity(kind),
             own: source_own,

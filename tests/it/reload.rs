@@ -293,6 +293,36 @@ async fn a_file_that_changes_is_taken_by_itself_once_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_mends_a_file_that_a_refused_configuration_names_need_not_ask_again() {
+    let [a, b] = [
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+    ];
+    let first = a.source("a", TOKEN, "");
+    let scene = Scene::of(std::slice::from_ref(&first)).await;
+    scene.exporter.had_round("a", "success").await;
+    let refused = |samples: &Samples| samples.one("testrun_exporter_config_last_reload_successful", &[]) == Some(0.0);
+    let second = b.source("b", "token_file: secrets/b", "    ca_file: authority.pem\n");
+    let head = format!("{HEAD}series_budget: 90000\n");
+    let page = scene.post(&head, &[first, second]).await;
+    assert_eq!(page.status, 500);
+    assert!(page.body.contains("sources.b.token_file"), "{}", page.body);
+    std::fs::create_dir(scene.files.path("secrets")).unwrap();
+    scene.files.write("secrets/b", "secret-5d1f9a\n");
+    // The next thing that is wrong, found because the token is there.
+    scene.files.write("authority.pem", "no certificate");
+    scene
+        .exporter
+        .wait_for_log("source b: certificate authority file")
+        .await;
+    assert!(refused(&scene.exporter.scrape().await));
+    let authority = crate::certificates::Authority::new();
+    scene.files.write("authority.pem", &authority.pem());
+    let samples = scene.exporter.had_round("b", "success").await;
+    assert!(!refused(&samples));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mounted_configuration_is_taken_when_its_link_is_swapped() {
     let [a, b] = [
         Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
@@ -347,6 +377,58 @@ async fn a_source_that_comes_does_not_take_readiness_away_and_the_log_level_chan
     scene.exporter.rounds("a", "success", 2).await;
     assert_eq!(scene.said("round complete"), said, "no longer worth a line");
     assert_eq!(scene.exporter.get("/-/healthy").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_is_refused_leaves_every_ledger_where_it_is() {
+    let [a, b, c] = [
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+        Upstream::quiet(Kind::SamplePlatform, "secret-5d1f9a").await,
+    ];
+    let files = Files::new(&[]);
+    let head = format!("{HEAD}state: {{ directory: state }}\n");
+    let first = a.source("a", TOKEN, "");
+    write(&files, &head, std::slice::from_ref(&first));
+    let exporter = Exporter::start(&files).await;
+    exporter.had_round("a", "success").await;
+    let scene = Scene { files, exporter };
+    let lying = || {
+        let names = std::fs::read_dir(scene.files.path("state")).unwrap();
+        let mut names: Vec<_> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".new"))
+            .collect();
+        names.sort();
+        names
+    };
+    std::fs::write(scene.files.path("state/b.ledger"), "somebody's notes").unwrap();
+    // The name of the one with the other one's platform, a file that is no ledger, and at last what is refused.
+    let moved = b.source("a", TOKEN, "");
+    let new = c.source("b", TOKEN, "");
+    let bad = a.source("c", TOKEN, "    ca_file: config.yaml\n");
+    let page = scene.post(&head, &[moved.clone(), new.clone(), bad]).await;
+    assert_eq!(page.status, 500, "{}", page.body);
+    assert!(page.body.contains("source c: certificate"), "{}", page.body);
+    assert_eq!(lying(), ["a.ledger", "b.ledger", "lock"]);
+    let notes = std::fs::read_to_string(scene.files.path("state/b.ledger")).unwrap();
+    assert_eq!(notes, "somebody's notes");
+    assert_eq!(scene.said("set aside"), 0);
+    assert_eq!(scene.said("not in the ledger"), 1, "of a, at the start");
+
+    let page = scene.post(&head, &[moved, new]).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    let aside: Vec<_> = lying().into_iter().filter(|name| name.contains("unreadable")).collect();
+    assert_eq!(aside.len(), 2, "{aside:?}");
+    let samples = scene.exporter.had_round("a", "success").await;
+    for (source, reason) in [("a", "other_source"), ("b", "foreign")] {
+        let labels = [("source", source), ("reason", reason)];
+        assert_eq!(
+            samples.one("testrun_exporter_ledger_set_aside_total", &labels),
+            Some(1.0)
+        );
+    }
+    scene.exporter.had_round("b", "success").await;
 }
 
 /// Worlds that live on while the configuration changes all the time; in the end every number is the platform's own.

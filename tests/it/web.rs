@@ -628,7 +628,7 @@ async fn problems_of_a_file_name_the_file_that_they_are_in() {
         for (name, content) in files {
             fs::write(directory.path().join(name), content).unwrap();
         }
-        let problems = Access::problems(&directory.path().join("web.yml"));
+        let problems = Access::check(&directory.path().join("web.yml")).problems;
         let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let shown = shown
             .join("\n")

@@ -412,7 +412,7 @@ impl Workshop {
 fn every_file_of_the_table_gets_the_verdict_that_stands_there() {
     let workshop = Workshop::new();
     for (name, expected, _, text) in TABLE {
-        let problems = Access::problems(&workshop.file(text));
+        let problems = Access::check(&workshop.file(text)).problems;
         assert_eq!(problems.is_empty(), *expected, "{name}: {problems:?}\n{text}");
         for problem in problems {
             let shown = problem.to_string();
@@ -432,7 +432,7 @@ fn the_file_that_the_document_shows_is_a_good_one() {
         .split("```yaml\n")
         .nth(1)
         .and_then(|rest| rest.split("```").next());
-    let problems = Access::problems(&Workshop::new().file(shown.unwrap()));
+    let problems = Access::check(&Workshop::new().file(shown.unwrap())).problems;
     assert!(problems.is_empty(), "{problems:?}");
 }
 

@@ -37,7 +37,8 @@ fn config(sources: &str) -> Config {
 /// What becomes of each source, in words.
 fn check(running: &str, next: &str, expected: &str) {
     let (running, next) = (config(running), config(next));
-    let plan = plan(&running.sources, &next.sources, |source| &source.name, difference);
+    let of = |source: &SourceConfig, at: usize| difference(source, &next.sources[at]);
+    let plan = plan(&running.sources, &next.sources, |source| &source.name, of);
     let name = |place: usize| running.sources[place].name.to_string();
     let mut lines: Vec<_> = plan
         .steps

@@ -190,9 +190,10 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     own.config_loaded(at(0), true);
     own.web_config_loaded(at(0), true);
     let ledger = own.ledger();
-    ledger.written("shop", 0.1, 1, at(0));
-    ledger.restored("shop", true);
-    ledger.set_aside("shop", "newer");
+    ledger.written(0.1);
+    source.kept(1, at(0));
+    source.found_in_ledger(true);
+    source.set_aside("newer");
     let text = own.render(at(0), Format::Text);
     let mut names = Vec::new();
     for line in text.lines() {
@@ -335,9 +336,10 @@ fn a_source_that_vanishes_leaves_nothing_and_another_pace_loses_nothing() {
     source.lost(3.0);
     source.project_told("shop \"1\"");
     let ledger = own.ledger();
-    ledger.restored("shop", true);
-    ledger.set_aside("shop", "damaged");
-    ledger.written("shop", 1.0, 10, at(2));
+    source.found_in_ledger(true);
+    source.set_aside("damaged");
+    source.kept(10, at(2));
+    ledger.written(1.0);
     source.paced(Duration::from_secs(5), Duration::from_secs(10));
     let shown = text(&own, at(4));
     for line in [
@@ -355,4 +357,45 @@ fn a_source_that_vanishes_leaves_nothing_and_another_pace_loses_nothing() {
     let left = text(&own, at(4));
     assert!(!left.contains(r#"source="shop""#), "{left}");
     assert!(left.contains(r#"source="shop2""#) && other.name() == "shop2");
+}
+
+#[test]
+fn what_is_told_of_a_source_that_has_vanished_is_not_heard_even_if_another_one_has_its_name() {
+    let own = own();
+    let empty = text(&own, at(0));
+    let former = shop(&own);
+    let tell = |source: &SourceOwn| {
+        source.paced(Duration::from_secs(1), Duration::from_secs(1));
+        source.round_started(at(0));
+        source.round_ended(RoundResult::Success, at(3), 3.0);
+        source.request_sent("/api/test-runs", "200", 0.25);
+        source.retried("503");
+        source.throttled(Throttle::Quota, 1.0);
+        source.rate_limit_told(Some(120), Some(80), Some(at(9)));
+        source.restored(at(1));
+        source.progress(7, Some(at(-50)));
+        source.unknown_value("state");
+        source.history_truncated(3);
+        source.cases_refused(3);
+        source.row_skipped("/api/test-runs");
+        source.late_edits(5);
+        source.lost(3.0);
+        source.project_told("former");
+        source.kept(10, at(2));
+        source.found_in_ledger(true);
+        source.set_aside("damaged");
+    };
+    former.vanish();
+    tell(&former.clone());
+    assert_eq!(text(&own, at(4)), empty);
+    let info = SourceInfo {
+        kind: "sample_platform",
+        base_url: "https://other.example.test/".parse().unwrap(),
+        poll_interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(900),
+    };
+    let _successor = own.source("shop", &info);
+    let alone = text(&own, at(4));
+    tell(&former);
+    assert_eq!(text(&own, at(4)), alone);
 }

@@ -120,12 +120,12 @@ fn case_name(case: usize) -> String {
     }
 }
 
-/// Every snapshot that was scraped, with the budget that held then.
+/// Every snapshot that was scraped, with the budget that held then. A smaller budget holds from the second one on.
 fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
     let mut store = Store::new(vec![spec("shop")], budget);
     let mut published = Vec::new();
     let mut seconds = 1_000;
-    let (mut scraped, mut newest) = (0, 0);
+    let (mut scraped, mut newest, mut former) = (0, 0, 0);
     let round = |store: &mut Store, facts: Vec<Fact>, seconds: i64, scraped: u64| -> Option<std::sync::Arc<Snapshot>> {
         store.update(0, Update::Facts(facts), at(seconds), scraped);
         let (result, at) = (RoundResult::Success, at(seconds));
@@ -134,14 +134,16 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
     round(&mut store, Vec::new(), seconds, scraped);
     for (step, id) in steps.iter().zip(1..) {
         seconds += step.hours * 3_600 + 1;
-        // What is cut away before anybody has seen it is gone.
-        if let Some(changed) = step.budget.filter(|_| scraped == newest) {
+        // What nobody scrapes within a minute is cut away all the same.
+        if let Some(changed) = step.budget.filter(|_| scraped == newest || step.scraped) {
+            former = budget;
             budget = changed;
             let known = Next::Known {
                 place: 0,
                 spec: spec("shop"),
             };
             store.reconfigure(vec![known], budget, at(seconds));
+            store.tick(at(seconds), scraped);
         }
         let [environment, branch] = GROUPS[step.group];
         let finished = Run {
@@ -155,7 +157,8 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
         let shown = round(&mut store, facts, seconds, scraped).expect("published");
         newest = shown.generation;
         let mut scrape = |shown: &Snapshot| {
-            published.push((budget, SourceSnapshot::clone(&shown.sources[0])));
+            published.push((budget.max(former), SourceSnapshot::clone(&shown.sources[0])));
+            former = 0;
             shown.generation
         };
         if step.scraped {
@@ -304,4 +307,132 @@ fn what_fails_has_room_before_all_that_passes() {
     assert_eq!(all, shown, "where all fail, nobody is displaced");
     let other = suite.store.newest().sources[0].clone();
     assert!(counted_as(&other, OTHER) > Some(0));
+}
+
+/// Two sources with ten cases each, one of which never ends a round again.
+struct Pair {
+    store: Store,
+    seconds: i64,
+}
+
+impl Pair {
+    const CASES: u64 = 10;
+
+    fn new() -> Self {
+        let mut pair = Self {
+            store: Store::new(vec![spec("busy"), spec("down")], 1_000_000),
+            seconds: 0,
+        };
+        for source in 0..2 {
+            pair.round(source, Vec::new(), u64::MAX);
+            pair.round(source, pair.results(1), u64::MAX);
+            pair.store.tick(at(pair.seconds), u64::MAX);
+        }
+        pair
+    }
+
+    fn results(&self, id: u64) -> Vec<Fact> {
+        let finished = Run {
+            ended: Some(at(self.seconds)),
+            ..run(id, RunOutcome::Passed)
+        };
+        let results = (0..Self::CASES).map(|case| result(id, &format!("{case:03}"), Passed));
+        [Fact::Run(finished)].into_iter().chain(results).collect()
+    }
+
+    fn round(&mut self, source: usize, facts: Vec<Fact>, scraped: u64) -> std::sync::Arc<Snapshot> {
+        self.seconds += 5;
+        let now = at(self.seconds);
+        self.store.update(source, Update::Facts(facts), now, scraped);
+        let result = RoundResult::Success;
+        let ended = self
+            .store
+            .update(source, Update::RoundEnded { result, at: now }, now, scraped);
+        ended.expect("published")
+    }
+
+    fn have_room(&mut self, series_budget: usize) {
+        let known = |(place, name)| Next::Known {
+            place,
+            spec: spec(name),
+        };
+        let sources = [(0, "busy"), (1, "down")].map(known).into();
+        self.store.reconfigure(sources, series_budget, at(self.seconds));
+    }
+
+    fn shown(&self) -> usize {
+        let sources = &self.store.newest().sources;
+        sources.iter().map(|source| source.case_series()).sum()
+    }
+
+    /// Results of a source that its series have counted.
+    fn counted(&self, source: usize) -> u64 {
+        let rows = &self.store.newest().sources[source].cases;
+        rows.iter().flat_map(|row| row.counts.results).sum()
+    }
+}
+
+#[test]
+fn a_smaller_budget_holds_at_once_even_for_a_source_that_is_down() {
+    let mut pair = Pair::new();
+    let now = at(pair.seconds);
+    let before = (pair.shown(), pair.counted(0), pair.counted(1));
+    let cases = 2 * usize::try_from(Pair::CASES).unwrap();
+    assert_eq!(before, (cases * SERIES_PER_CASE, Pair::CASES, Pair::CASES));
+    // In the middle of a round.
+    pair.store.update(0, Update::Facts(pair.results(2)), now, u64::MAX);
+    let (room, generation) = (room_for(6), pair.store.newest().generation);
+    pair.have_room(room);
+    let shown = pair.store.tick(now, generation).expect("less is shown");
+    assert!(shown.generation > generation);
+    assert!(pair.shown() <= room, "{}", pair.shown());
+    for source in &shown.sources {
+        assert_eq!(source.cases.len() as u64 + source.cases_folded, Pair::CASES);
+        assert!(source.cases.iter().all(|row| row.counts.results[Passed.index()] == 1));
+        assert_eq!(source.case_infos.len(), 0);
+    }
+    assert!(pair.store.next_release().is_none());
+    assert!(pair.store.tick(now, shown.generation).is_none());
+    // What the others have counted is theirs still, and what comes counts beside them.
+    pair.round(0, Vec::new(), shown.generation);
+    let scraped = pair.store.newest().generation;
+    pair.store.tick(at(pair.seconds), scraped);
+    assert!(pair.shown() <= room);
+    let own = pair.store.newest().sources[0].cases.len() as u64 - 1;
+    assert_eq!(pair.counted(0), own + Pair::CASES);
+    pair.have_room(1_000_000);
+    for _ in 0..3 {
+        let scraped = pair.store.newest().generation;
+        pair.round(0, Vec::new(), scraped);
+    }
+    assert_eq!(pair.counted(0), 2 * Pair::CASES, "all of them have come back");
+}
+
+#[test]
+fn what_nobody_has_seen_stays_under_a_smaller_budget_until_a_scrape_or_for_a_minute() {
+    for is_scraped in [true, false] {
+        let mut pair = Pair::new();
+        let before = pair.store.newest().generation;
+        pair.round(0, pair.results(2), before);
+        let all = pair.shown();
+        let (now, room) = (at(pair.seconds), room_for(6));
+        pair.have_room(room);
+        let shown = pair.store.tick(now, before).expect("the other source shows less");
+        assert!(shown.sources[0].cases.len() as u64 == Pair::CASES && pair.shown() < all);
+        assert_eq!(shown.sources[0].cases[0].counts.results[Passed.index()], 2);
+        let until = pair.store.next_release().expect("it is waited for a scrape");
+        assert_eq!(until, now + SignedDuration::from_secs(crate::store::ZEROS_SECONDS_MAX));
+        assert!(pair.store.tick(until - SignedDuration::from_secs(1), before).is_none());
+        // A round in between takes none of it away either.
+        pair.round(0, Vec::new(), before);
+        assert!(pair.store.newest().sources[0].cases.len() as u64 >= Pair::CASES);
+        let shown = if is_scraped {
+            let scraped = pair.store.newest().generation;
+            pair.store.tick(now, scraped)
+        } else {
+            pair.store.tick(until, before)
+        };
+        assert!(shown.is_some() && pair.shown() <= room, "{}", pair.shown());
+        assert!(pair.store.next_release().is_none());
+    }
 }
