@@ -33,6 +33,7 @@ use crate::metrics::own::{BuildInfo, Own};
 use crate::metrics::render::render;
 use crate::model::RoundResult;
 use crate::poll::{self, Message};
+use crate::status::{Trouble, Troubles};
 use crate::store::ledger::{Directory, Ledger};
 use crate::store::{Next, Store};
 use crate::web::{self, access::Access};
@@ -92,14 +93,24 @@ async fn run_on(
     let publication = Arc::new(Publication::default());
     let (sender, updates) = mpsc::channel(UPDATES_MAX);
     let (changer, changes) = mpsc::channel(1);
-    let keeper = kept.clone().map(|kept| Keeper::new(kept.ledger, kept.own));
+    let troubles = Troubles::default();
+    let keeper = kept
+        .clone()
+        .map(|kept| Keeper::new(kept.ledger, kept.own, troubles.clone()));
     let publisher = Publisher::new(keeper, Arc::clone(&publication), Arc::new(wall));
     let publisher = tokio::spawn(publisher.run(updates, changes));
     let mut team = Team::new(own.clone(), kept, sender, changer, shutdown.clone());
     team.adopt(&config).await?;
-    let access = access(&config.web, &own)?;
+    let access = access(&config.web, &own, &troubles)?;
     let (ask, asked) = mpsc::channel(ASKED_MAX);
-    let view = AppView::new(publication, Ends::new(own), team.views(), team.healthy(), ask);
+    let view = AppView::new(
+        publication,
+        Ends::new(own),
+        team.views(),
+        team.healthy(),
+        ask,
+        troubles.clone(),
+    );
     let web = web::Settings {
         telemetry_path: config.web.telemetry_path.clone(),
         access,
@@ -108,7 +119,7 @@ async fn run_on(
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
     let server = tokio::spawn(web::serve(listener, Arc::new(view), web, shutdown.clone()));
     let pollers = team.pollers();
-    let reloader = tokio::spawn(Reloader::new(team, config, origin).await.run(asked, hangup));
+    let reloader = tokio::spawn(Reloader::new(team, config, origin, troubles).await.run(asked, hangup));
     let stop = shutdown.clone();
     tokio::select! {
         result = signals() => result?,
@@ -136,16 +147,30 @@ async fn run_on(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether the ledger's directory can be used, without touching it.
+///
+/// # Errors
+/// [`run`] would not start.
+pub fn check_directory(config: &Config) -> anyhow::Result<()> {
+    if let Some(directory) = &config.state.directory {
+        Directory::check(directory)?;
+    }
+    Ok(())
+}
+
 /// TLS and passwords, if there is a file for them.
-fn access(web: &WebSettings, own: &Own) -> anyhow::Result<Option<Arc<Access>>> {
+fn access(web: &WebSettings, own: &Own, troubles: &Troubles) -> anyhow::Result<Option<Arc<Access>>> {
     let Some(path) = &web.config_file else {
         return Ok(None);
     };
-    let own = own.clone();
-    let told = Box::new(move |is_good| own.web_config_loaded(wall(), is_good));
+    let (own, troubles) = (own.clone(), troubles.clone());
+    let told = Box::new(move |wrong: Option<String>| {
+        own.web_config_loaded(wall(), wrong.is_none());
+        troubles.note(Trouble::WebConfiguration, wall(), wrong);
+    });
     let opened = Access::open(path, told).map_err(|problems| {
-        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}: {}", path.display(), problems.join("; "))
+        let problems: Vec<_> = problems.iter().map(|problem| problem.shown_in(path)).collect();
+        anyhow::anyhow!("{}", problems.join("; "))
     });
     Ok(Some(Arc::new(opened?)))
 }

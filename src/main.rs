@@ -51,7 +51,11 @@ impl From<anyhow::Error> for Failure {
 
 fn act(command: &Command, flags: &Flags) -> Result<ExitCode, Failure> {
     match *command {
-        Command::CheckConfig => Ok(check_config(&configured(flags)?)),
+        Command::CheckConfig => {
+            let config = configured(flags)?;
+            check_directory(flags, &config)?;
+            Ok(check_config(&config))
+        }
         Command::Run => {
             let file = flags.config_file.clone();
             let read_from = Fingerprint::of(file.as_deref());
@@ -73,11 +77,13 @@ fn act(command: &Command, flags: &Flags) -> Result<ExitCode, Failure> {
             Ok(block_on(app::once(config))?)
         }
         Command::Demo => {
+            no_file(flags, "demo")?;
             let (web, log) = config::load_process(environment(), &flags.overrides())?;
             logging::init(log, now);
             Ok(block_on(app::demo(web))?)
         }
         Command::Simulate { listen, seed, runs } => {
+            no_file(flags, "simulate")?;
             let (_, log) = config::load_process(environment(), &flags.overrides())?;
             logging::init(log, now);
             Ok(block_on(app::simulate(listen, seed, runs))?)
@@ -94,6 +100,24 @@ fn configured(flags: &Flags) -> Result<Config, Failure> {
         return Err(Failure::Misused(text.to_owned()));
     }
     Ok(config::load(file.map(Path::new), environment(), &flags.overrides())?)
+}
+
+/// Whoever names a file expects it to be read.
+fn no_file(flags: &Flags, command: &str) -> Result<(), Failure> {
+    if flags.config_file.is_some() {
+        let text = format!("testrun-exporter: {command} reads no configuration; expected it without --config.file");
+        return Err(Failure::Misused(text));
+    }
+    Ok(())
+}
+
+/// The daemon would find out when it starts.
+fn check_directory(flags: &Flags, config: &Config) -> Result<(), Failure> {
+    app::check_directory(config).map_err(|error| {
+        let file = flags.config_file.as_ref();
+        let place = file.map_or_else(|| "configuration".to_owned(), |file| file.display().to_string());
+        Failure::Misused(format!("{place}: {error:#}"))
+    })
 }
 
 fn check_config(config: &Config) -> ExitCode {

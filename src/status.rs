@@ -1,4 +1,5 @@
-//! How each source is doing, for people: the landing page and `/api/v1/status`. Written by its poller, read by anyone.
+//! How each source is doing, and what is wrong with the process itself, for people: the landing page and `/api/v1/status`.
+//! Written by who has the trouble, read by anyone.
 //! Never holds a token, a URL or upstream data but the project's name, and nothing is decided by reading it.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,6 +165,60 @@ impl SourceStatus {
     }
 }
 
+/// What is wrong with the process itself rather than with a platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// The configuration as it is now is refused, and the former one stays.
+    Configuration,
+    /// The same of the file for TLS and passwords.
+    WebConfiguration,
+    /// The ledger cannot be written, and counters stand still.
+    Ledger,
+}
+
+/// A trouble that is there now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Which.
+    pub trouble: Trouble,
+    /// Since when.
+    pub since: Timestamp,
+    /// What it was found by last, in plain words.
+    pub what: String,
+}
+
+/// The troubles of now, shared by those who have them and all readers.
+#[derive(Debug, Clone, Default)]
+pub struct Troubles(Arc<Mutex<Vec<Problem>>>);
+
+impl Troubles {
+    /// How it is now: `what` is wrong, or nothing any more.
+    pub fn note(&self, trouble: Trouble, now: Timestamp, what: Option<String>) {
+        let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = problems.iter().position(|known| known.trouble == trouble);
+        match (known, what) {
+            (Some(place), Some(what)) => problems[place].what = what,
+            (Some(place), None) => drop(problems.remove(place)),
+            (None, Some(what)) => {
+                problems.push(Problem {
+                    trouble,
+                    since: now,
+                    what,
+                });
+                problems.sort_by_key(|problem| problem.trouble);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn list(&self) -> Vec<Problem> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 fn span(duration: Duration) -> jiff::SignedDuration {
     jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
 }
@@ -236,6 +291,26 @@ mod tests {
         check(Some(RoundResult::ServerError), Some(1100), 1200, Health::Failing);
         check(Some(RoundResult::ServerError), None, 1901, Health::Down);
         check(Some(RoundResult::Unauthorized), None, 9999, Health::Unauthorized);
+    }
+
+    #[test]
+    fn a_trouble_is_there_since_it_began_and_until_it_is_over() {
+        let troubles = Troubles::default();
+        let noted = |trouble: Trouble, now: i64, what: Option<&str>| {
+            troubles.note(trouble, at(now), what.map(str::to_owned));
+            let list = troubles.list();
+            let words = list
+                .iter()
+                .map(|known| format!("{:?} {} {}", known.trouble, known.since.as_second(), known.what));
+            words.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(noted(Trouble::Ledger, 1, None), "");
+        assert_eq!(noted(Trouble::Ledger, 2, Some("full")), "Ledger 2 full");
+        assert_eq!(noted(Trouble::Ledger, 3, Some("gone")), "Ledger 2 gone");
+        let both = "Configuration 4 bad, Ledger 2 gone";
+        assert_eq!(noted(Trouble::Configuration, 4, Some("bad")), both);
+        assert_eq!(noted(Trouble::Ledger, 5, None), "Configuration 4 bad");
+        assert_eq!(noted(Trouble::Configuration, 6, None), "");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::metrics::own::{LedgerOwn, SourceOwn};
 use crate::sources::MemoryError;
+use crate::status::{Trouble, Troubles};
 use crate::store::ledger::{Found, Identity, Kept, Ledger, Unreadable};
 use crate::store::{Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 
@@ -25,6 +26,7 @@ const RETRY: SignedDuration = SignedDuration::from_secs(5);
 pub struct Keeper {
     ledger: Arc<Ledger>,
     own: LedgerOwn,
+    troubles: Troubles,
     sources: Vec<KeptSource>,
     retry_at: Option<Timestamp>,
     /// The newest generation that was shown as it is.
@@ -72,10 +74,11 @@ pub(super) enum Past {
 impl Keeper {
     /// On this ledger, of no source yet.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, own: LedgerOwn) -> Self {
+    pub fn new(ledger: Arc<Ledger>, own: LedgerOwn, troubles: Troubles) -> Self {
         Self {
             ledger,
             own,
+            troubles,
             sources: Vec::new(),
             retry_at: None,
             shown_whole: 0,
@@ -188,6 +191,8 @@ impl Keeper {
                     }
                     Err(error) => {
                         self.own.write_failed();
+                        let what = format!("source {name}: {error}");
+                        self.troubles.note(Trouble::Ledger, now, Some(what));
                         if was_healthy {
                             tracing::error!(source = name, %error, "the ledger cannot be written: counters stand still until it can");
                         }
@@ -203,6 +208,9 @@ impl Keeper {
         }
         if !was_healthy && self.retry_at.is_none() {
             tracing::info!("the ledger is written again; the counters have caught up");
+        }
+        if self.retry_at.is_none() {
+            self.troubles.note(Trouble::Ledger, now, None);
         }
         self.own.healthy(self.retry_at.is_none());
     }
@@ -333,7 +341,135 @@ pub(super) fn lost(before: Timestamp, now: Timestamp, lookback: SignedDuration) 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::model::{CaseOutcome, Fact, Group, RoundResult, Run, RunOutcome, Update};
+    use crate::store::ledger::Directory;
+    use crate::store::{Limits, Next};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_795_300_000 + second).unwrap()
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            name: "shop".to_owned(),
+            kind: "empirical",
+            base_url: "https://api.example.test/".to_owned(),
+        }
+    }
+
+    fn spec() -> SourceSpec {
+        SourceSpec {
+            name: "shop".into(),
+            limits: Limits {
+                cases_max: 10,
+                retention: Duration::from_secs(86_400),
+                series_ttl: Duration::from_secs(86_400),
+            },
+            ..SourceSpec::default()
+        }
+    }
+
+    fn own() -> Own {
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
+        };
+        Own::new(build).unwrap()
+    }
+
+    fn passed() -> Fact {
+        Fact::Run(Run {
+            id: 1,
+            group: Group {
+                environment: "prod".into(),
+                branch: "main".into(),
+            },
+            outcome: RunOutcome::Passed,
+            error_code: None,
+            created: None,
+            started: None,
+            ended: Some(at(5)),
+            duration_seconds: None,
+            counts: [None; CaseOutcome::COUNT],
+            commit: None,
+            build_url: None,
+        })
+    }
+
+    fn round(store: &mut Store, facts: Vec<Fact>, second: i64) {
+        store.update(0, Update::Facts(facts), at(second), 0);
+        let ended = Update::RoundEnded {
+            result: RoundResult::Success,
+            at: at(second),
+        };
+        store.update(0, ended, at(second), 0);
+    }
+
+    fn runs_shown(store: &Store) -> u64 {
+        let newest = store.newest();
+        newest.sources[0].groups.iter().flat_map(|row| row.runs).sum()
+    }
+
+    /// The next process on this ledger.
+    async fn restarted(ledger: &Arc<Ledger>) -> (Store, Keeper) {
+        let recovered = recover(ledger, &identity(), spec(), |_| Ok(())).unwrap();
+        let own = own();
+        let info = SourceInfo {
+            kind: "empirical",
+            base_url: "https://api.example.test/".parse().unwrap(),
+            poll_interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(900),
+        };
+        let mut keeper = Keeper::new(Arc::clone(ledger), own.ledger(), Troubles::default());
+        let membership = Membership {
+            identity: identity(),
+            own: own.source("shop", &info),
+            past: Past::Restored,
+        };
+        keeper.reconfigure(std::iter::once(membership));
+        let mut store = Store::new(Vec::new(), 0);
+        let state = Box::new(recovered.state.expect("it was kept"));
+        store.reconfigure(vec![Next::New(state)], 1_000, at(20));
+        keeper.hold(&store).await;
+        (store, keeper)
+    }
+
+    #[tokio::test]
+    async fn what_a_restored_source_shows_behind_its_zeros_is_not_hidden_again_by_the_next_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::new(Directory::take(directory.path()).unwrap()));
+        let mut store = Store::new(vec![spec()], 1_000);
+        round(&mut store, Vec::new(), 0);
+        round(&mut store, vec![passed()], 10);
+        let state = &store.sources()[0];
+        let kept = Kept {
+            state: state.keep().unwrap().into(),
+            memory: Bytes::default(),
+            released: state.keep_released().unwrap().into(),
+        };
+        ledger.save(&identity(), &kept).unwrap();
+
+        // It ends twice before anybody has seen the zeros.
+        for _ in 0..2 {
+            let (store, _) = restarted(&ledger).await;
+            assert_eq!(runs_shown(&store), 0);
+        }
+        let (mut store, mut keeper) = restarted(&ledger).await;
+        store.tick(at(21), u64::MAX).expect("the counts behind the zeros");
+        assert_eq!(runs_shown(&store), 1);
+        keeper.released(&store);
+        keeper.write(&store, at(21)).await;
+        let (store, _) = restarted(&ledger).await;
+        assert_eq!(runs_shown(&store), 1, "a counter does not go back");
+        assert_eq!(store.next_release(), None);
+    }
 
     #[test]
     fn what_fell_out_of_the_lookback_is_lost() {

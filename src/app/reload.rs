@@ -19,15 +19,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::level_filters::LevelFilter;
 
 use super::publish::Change;
 use super::unit::{AnyDesk, AnyPoller, Changed, Difference, Draft, Former, Kept, Unit, ca};
 use super::view::SourceView;
 use super::wall;
 use crate::config::{Config, Fingerprint, Problems, SourceConfig, Watch};
-use crate::logging::Volume;
+use crate::logging::{LEVELS, Volume};
 use crate::metrics::own::Own;
 use crate::poll::{Gate, Message};
+use crate::status::{Trouble, Troubles};
 
 /// How often the configuration's files are looked at: soon enough for a person who waits for it, and reading a few small
 /// files costs nothing. A change is taken when two looks have found the same.
@@ -133,6 +135,9 @@ pub(super) struct Summary {
     removed: usize,
     changed: usize,
     unchanged: usize,
+    /// From one to another.
+    series_budget: Option<(usize, usize)>,
+    level: Option<(LevelFilter, LevelFilter)>,
 }
 
 impl std::fmt::Display for Summary {
@@ -142,11 +147,26 @@ impl std::fmt::Display for Summary {
             removed,
             changed,
             unchanged,
+            series_budget,
+            level,
         } = self;
         write!(
             f,
             "sources: {added} added, {removed} removed, {changed} changed, {unchanged} unchanged"
-        )
+        )?;
+        if let Some((before, after)) = series_budget {
+            write!(f, "; series_budget: {after} instead of {before}")?;
+        }
+        if let Some((before, after)) = level {
+            let word = |level: &LevelFilter| {
+                LEVELS
+                    .iter()
+                    .find(|(_, known)| known == level)
+                    .map_or("", |known| known.0)
+            };
+            write!(f, "; log.level: {} instead of {}", word(after), word(before))?;
+        }
+        Ok(())
     }
 }
 
@@ -389,6 +409,7 @@ pub(super) struct Reloader {
     team: Team,
     running: Config,
     origin: Option<Arc<Origin>>,
+    troubles: Troubles,
     looked: Looked,
 }
 
@@ -408,7 +429,7 @@ impl Looked {
 
 impl Reloader {
     /// The team is at work under this configuration.
-    pub(super) async fn new(team: Team, running: Config, origin: Option<Origin>) -> Self {
+    pub(super) async fn new(team: Team, running: Config, origin: Option<Origin>, troubles: Troubles) -> Self {
         let origin = origin.map(Arc::new);
         let looked = match &origin {
             Some(origin) => away((Arc::clone(origin), origin.files(running.files())), first_look)
@@ -420,6 +441,7 @@ impl Reloader {
             team,
             running,
             origin,
+            troubles,
             looked: looked.unwrap_or_else(|| Looked::at(Vec::new())),
         }
     }
@@ -466,7 +488,10 @@ impl Reloader {
     /// Reads the configuration anew and goes over to it, or says why not.
     async fn reload(&mut self) -> Result<String, String> {
         let outcome = self.try_reload().await;
-        self.team.own.config_loaded(wall(), outcome.is_ok());
+        let now = wall();
+        self.team.own.config_loaded(now, outcome.is_ok());
+        self.troubles
+            .note(Trouble::Configuration, now, outcome.as_ref().err().cloned());
         match outcome {
             Ok(summary) => {
                 tracing::info!(%summary, "configuration reloaded");
@@ -491,14 +516,28 @@ impl Reloader {
         // It may name other files; and of one that is refused, any of them may be what has to be mended.
         self.looked = looked;
         let config = config?;
-        self.running.admits(&config).map_err(|problems| problems.to_string())?;
-        let summary = self.team.adopt(&config).await.map_err(|error| format!("{error:#}"))?;
+        let place = self
+            .origin
+            .as_ref()
+            .and_then(|origin| Some(origin.file.as_ref()?.display().to_string()));
+        let place = place.as_deref().unwrap_or("configuration");
+        self.running
+            .admits(&config, place)
+            .map_err(|problems| problems.to_string())?;
+        let mut summary = self.team.adopt(&config).await.map_err(|error| format!("{error:#}"))?;
+        let (before, after) = (&self.running, &config);
+        summary.series_budget = changed(before.series_budget, after.series_budget);
+        summary.level = changed(before.log.level, after.log.level);
         if let Some(origin) = &self.origin {
             origin.volume.set(config.log.level);
         }
         self.running = config;
         Ok(summary)
     }
+}
+
+fn changed<T: PartialEq>(before: T, after: T) -> Option<(T, T)> {
+    (before != after).then_some((before, after))
 }
 
 impl Origin {

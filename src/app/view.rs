@@ -16,7 +16,7 @@ use crate::config::SourceConfig;
 use crate::metrics::Format;
 use crate::metrics::ends::{Body, Complete, Ends};
 use crate::model::RoundResult;
-use crate::status::{Health, Report, Shared};
+use crate::status::{Health, Problem, Report, Shared, Trouble, Troubles};
 use crate::web;
 
 /// What the server needs of the application.
@@ -28,6 +28,7 @@ pub(super) struct AppView {
     /// Once ready, ready for good: a source that a reload brings must not take the service away.
     was_ready: AtomicBool,
     reloads: mpsc::Sender<Asked>,
+    troubles: Troubles,
     wall: fn() -> Timestamp,
 }
 
@@ -38,6 +39,7 @@ impl AppView {
         sources: Views,
         healthy: Arc<AtomicBool>,
         reloads: mpsc::Sender<Asked>,
+        troubles: Troubles,
     ) -> Self {
         Self {
             publication,
@@ -46,6 +48,7 @@ impl AppView {
             healthy,
             was_ready: AtomicBool::new(false),
             reloads,
+            troubles,
             wall,
         }
     }
@@ -113,6 +116,20 @@ impl SourceView {
             }),
             advice: status.advice,
         }
+    }
+}
+
+fn note(problem: &Problem, now: Timestamp) -> web::LandingNote {
+    let (about, state, words) = match problem.trouble {
+        Trouble::Configuration => ("Configuration", "refused", "The former one stays in use"),
+        Trouble::WebConfiguration => ("Web configuration", "refused", "The former one stays in use"),
+        Trouble::Ledger => ("Ledger", "not written", "Counters stand still until it can be written"),
+    };
+    web::LandingNote {
+        about: about.to_owned(),
+        state: state.to_owned(),
+        words: format!("{words}; first noticed {}.", ago(problem.since, now)),
+        problems: problem.what.lines().map(str::to_owned).collect(),
     }
 }
 
@@ -189,6 +206,7 @@ struct StatusDocument<'a> {
     version: &'static str,
     revision: &'static str,
     now: Timestamp,
+    problems: Vec<Problem>,
     sources: Vec<StatusRow<'a>>,
 }
 
@@ -264,6 +282,7 @@ impl web::View for AppView {
             version: env!("CARGO_PKG_VERSION"),
             revision: crate::cli::REVISION,
             now,
+            problems: self.troubles.list(),
             sources: rows.collect(),
         };
         serde_json::to_string(&document).unwrap_or_default()
@@ -273,6 +292,7 @@ impl web::View for AppView {
         let now = (self.wall)();
         web::Landing {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            notes: self.troubles.list().iter().map(|problem| note(problem, now)).collect(),
             rows: self.sources.load().iter().map(|source| source.row(now)).collect(),
         }
     }
@@ -324,6 +344,19 @@ mod tests {
             status: shared,
         };
         view.row(at(112))
+    }
+
+    #[test]
+    fn a_note_says_since_when_and_what_follows() {
+        let problem = Problem {
+            trouble: Trouble::Configuration,
+            since: at(100),
+            what: "c.yaml: log: wrong\nc.yaml: web: wrong".to_owned(),
+        };
+        let note = note(&problem, at(400));
+        assert_eq!((&*note.about, &*note.state), ("Configuration", "refused"));
+        assert_eq!(note.words, "The former one stays in use; first noticed 5 min ago.");
+        assert_eq!(note.problems, ["c.yaml: log: wrong", "c.yaml: web: wrong"]);
     }
 
     #[test]

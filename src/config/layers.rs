@@ -226,6 +226,9 @@ fn syntax_problem(place: &str, error: &serde_saphyr::Error) -> Problem {
             format!("the key {key:?} is there twice; expected each key once")
         }
         serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice; expected each key once".to_owned(),
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            "a second document begins here; expected one document in the file".to_owned()
+        }
         _ => {
             "this is not readable as YAML; expected valid YAML (look at indentation, quotes and colons here)".to_owned()
         }

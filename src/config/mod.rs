@@ -58,12 +58,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether a running process can go on under another configuration.
+    /// Whether a running process can go on under another configuration. `place`: where that comes from, for people. Flags and
+    /// the environment are the same as long as it runs, so it is the file that has changed.
     ///
     /// # Errors
     /// The keys that a restart is needed for. Nothing is taken over then: a process that obeys half of its file is
     /// worse than one that obeys the last file that it could.
-    pub fn admits(&self, next: &Self) -> Result<(), Problems> {
+    pub fn admits(&self, next: &Self, place: &str) -> Result<(), Problems> {
         let fixed = [
             ("web.listen_address", self.web.listen_address != next.web.listen_address),
             ("web.telemetry_path", self.web.telemetry_path != next.web.telemetry_path),
@@ -80,7 +81,7 @@ impl Config {
             .filter(|(_, changed)| *changed)
             .map(|(key, _)| {
                 let message = "this cannot change while the process runs; expected the former value, or a restart";
-                Problem::new("configuration", key, message)
+                Problem::new(place, key, message)
             })
             .collect();
         if changed.is_empty() {
@@ -244,8 +245,9 @@ fn web_config_file(item: &Item<'_>) -> Option<PathBuf> {
         item.reader.file_read(read);
     }
     for problem in checked.problems {
+        let place = format!("{}{}", file.display(), problem.place());
         let key: Vec<_> = Some(problem.key).filter(|key| !key.is_empty()).into_iter().collect();
-        item.reader.note(file.display().to_string(), &key, problem.message);
+        item.reader.note(place, &key, problem.message);
     }
     Some(file)
 }
@@ -302,7 +304,7 @@ fn read_log(mut log: Section<'_>) -> logging::Settings {
     }
 }
 
-/// Whether the directory can be used is found out when it is: `check-config` must not make it, and the daemon says so.
+/// Whether the directory can be used is found out when it is, or by `check-config`, which must not make it.
 fn read_state(mut state: Section<'_>) -> StateSettings {
     let directory = state.take("directory").and_then(|item| item.file());
     state.finish();
@@ -319,8 +321,9 @@ struct Candidate {
 
 fn read_sources(sources: Section<'_>) -> Vec<SourceConfig> {
     let (reader, path) = (sources.reader, sources.path.clone());
+    let is_broken = sources.is_broken();
     let members = sources.members();
-    if members.is_empty() {
+    if members.is_empty() && !is_broken {
         reader.note(
             reader.layers.default_place(),
             &path,

@@ -46,6 +46,7 @@ impl Reader {
             path: Vec::new(),
             values: self.layers.root(),
             known: Vec::new(),
+            is_broken: false,
         }
     }
 
@@ -75,9 +76,15 @@ pub(super) struct Section<'a> {
     pub(super) path: Vec<String>,
     values: Dict,
     known: Vec<&'static str>,
+    /// Something else stands where it should be, and that has been said.
+    is_broken: bool,
 }
 
 impl<'a> Section<'a> {
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// The value of a key. `null` is the same as no such key: the default.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'a>> {
         self.known.push(key);
@@ -95,11 +102,12 @@ impl<'a> Section<'a> {
     /// The section below a key; empty if there is none.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let path = child(&self.path, key);
-        let values = self.take(key).and_then(Item::mapping);
+        let values = self.take(key).map(Item::mapping);
         Section {
             reader: self.reader,
             path,
-            values: values.unwrap_or_default(),
+            is_broken: matches!(values, Some(None)),
+            values: values.flatten().unwrap_or_default(),
             known: Vec::new(),
         }
     }
@@ -218,7 +226,13 @@ impl<'a> Item<'a> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let expected = either(words.iter().map(|(word, _)| *word));
+        let mut shown: Vec<&str> = Vec::new();
+        for (word, _) in words {
+            if !shown.contains(word) {
+                shown.push(word);
+            }
+        }
+        let expected = either(shown);
         let text = self.text(&expected)?;
         let chosen = words.iter().find(|(word, _)| *word == text);
         if chosen.is_none() {
@@ -359,13 +373,14 @@ impl<'a> Item<'a> {
     pub(super) fn into_section(self) -> Section<'a> {
         let (reader, path) = (self.reader, self.path.clone());
         let values = match self.value {
-            Value::Empty(..) => Dict::new(),
-            _ => self.mapping().unwrap_or_default(),
+            Value::Empty(..) => Some(Dict::new()),
+            _ => self.mapping(),
         };
         Section {
             reader,
             path,
-            values,
+            is_broken: values.is_none(),
+            values: values.unwrap_or_default(),
             known: Vec::new(),
         }
     }
@@ -479,8 +494,8 @@ fn regex_reason(error: &regex::Error) -> String {
 fn unknown_key(key: &str, known: &[&'static str]) -> String {
     let nearest = known.iter().map(|known| (distance(key, known), *known)).min();
     match nearest {
-        // Two slips, or one in three letters: further away the guess would only mislead.
-        Some((distance, nearest)) if distance <= 2.max(nearest.len() / 3) && distance < nearest.len() => {
+        // One slip in three letters: further away the guess would only mislead.
+        Some((distance, nearest)) if distance * 3 <= nearest.len().max(key.len()) => {
             format!("unknown key; did you mean {nearest}?")
         }
         _ => format!("unknown key; expected {}", either(known.iter().copied())),

@@ -26,6 +26,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::Access;
 
 /// What this version writes, and the newest that it reads.
 pub const SCHEMA: u32 = 2;
@@ -92,6 +93,34 @@ pub enum DirectoryError {
 }
 
 impl Directory {
+    /// Whether [`Self::take`] would find or make it, as far as can be told without touching anything. Another process may be
+    /// using it: that is as it should be where a configuration is checked beside the process that runs under it.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn check(path: &Path) -> Result<(), DirectoryError> {
+        let unusable = |source: io::Error| DirectoryError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        let nearest = path.ancestors().find(|known| {
+            // A link that leads nowhere is there, and in the way.
+            known.as_os_str().is_empty() || known.symlink_metadata().is_ok()
+        });
+        let nearest = nearest.filter(|known| !known.as_os_str().is_empty());
+        let nearest = nearest.unwrap_or(Path::new("."));
+        if !std::fs::metadata(nearest).map_err(unusable)?.is_dir() {
+            return Err(unusable(io::ErrorKind::NotADirectory.into()));
+        }
+        let may_write = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::access(nearest, may_write).map_err(|error| unusable(error.into()))?;
+        let lock = path.join(LOCK);
+        if lock.exists() {
+            rustix::fs::access(&lock, Access::WRITE_OK).map_err(|error| unusable(error.into()))?;
+        }
+        Ok(())
+    }
+
     /// Takes a directory, making it if need be.
     ///
     /// # Errors
@@ -476,6 +505,37 @@ mod tests {
         assert!(matches!(refused, DirectoryError::InUse { .. }));
         drop(first);
         Directory::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_check_says_what_taking_would_say_and_touches_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+        std::fs::create_dir(path("taken")).unwrap();
+        let _taken = Directory::take(&path("taken")).unwrap();
+        for (name, is_usable) in [
+            ("", true),
+            ("new", true),
+            ("made/on/demand", true),
+            ("taken", true),
+            ("file", false),
+            ("file/below", false),
+            ("link/below", false),
+        ] {
+            let checked = Directory::check(&path(name));
+            assert_eq!(checked.is_ok(), is_usable, "{name}: {checked:?}");
+        }
+        Directory::check(Path::new("relative")).unwrap();
+        // Not even root may make something there.
+        Directory::check(Path::new("/proc/self/ledger")).unwrap_err();
+        let mut names: Vec<_> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["file", "link", "taken"]);
     }
 
     #[test]

@@ -624,7 +624,7 @@ impl SourceState {
 
     fn row_of(&mut self, shown: &CaseRow) -> Option<&mut Row> {
         let case = self.cases.find(&shown.case)?;
-        self.groups.get_mut(&shown.group)?.rows.get_mut(&case)
+        self.groups.get_mut(&shown.group)?.rows.get_mut(&case).map(Box::as_mut)
     }
 
     /// It is no longer on the page. What has not been seen by now is not seen before it is there again: zeros are shown anew,

@@ -31,8 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client waits for that: a disk that hangs must not hold it up.
 const LOOK_WITHIN: Duration = Duration::from_millis(500);
 
-/// What is told each time the files have been read because they had changed.
-pub type Told = Box<dyn Fn(bool) + Send + Sync>;
+/// What is told each time the files have been read because they had changed: nothing, or what is wrong.
+pub type Told = Box<dyn Fn(Option<String>) + Send + Sync>;
 
 /// The web configuration, kept current.
 pub struct Access {
@@ -95,7 +95,7 @@ impl Access {
         let read = Files::read(path);
         let (loaded, warnings) = read.load(None)?;
         warn_of(path, &warnings);
-        told(true);
+        told(None);
         Ok(Self {
             file: Arc::new(WatchedFile {
                 path: path.to_owned(),
@@ -162,13 +162,15 @@ impl WatchedFile {
                 tracing::info!(file = %path, "the web configuration has changed and is in use");
                 warn_of(&self.path, &warnings);
                 self.current.store(Arc::new(loaded));
-                (self.told)(true);
+                (self.told)(None);
             }
             Err(problems) => {
                 for problem in &problems {
-                    tracing::error!(file = %path, %problem, "the changed web configuration is not used; the one before stays");
+                    let path = format!("{path}{}", problem.place());
+                    tracing::error!(file = path, %problem, "the changed web configuration is not used; the one before stays");
                 }
-                (self.told)(false);
+                let shown: Vec<_> = problems.iter().map(|problem| problem.shown_in(&self.path)).collect();
+                (self.told)(Some(shown.join("\n")));
             }
         }
     }
@@ -259,8 +261,7 @@ impl Files {
             Ok(text) => config::read(&text),
             Err(message) => {
                 digest.update(message.as_bytes());
-                let key = String::new();
-                Err(vec![Problem { key, message }])
+                Err(vec![Problem::new("", message)])
             }
         };
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -269,7 +270,7 @@ impl Files {
             Pem::Inline { key, text } => (*key, Ok(text.expose_secret().as_bytes().to_vec())),
             Pem::File { key, path } => {
                 let path = directory.join(path);
-                let read = read_file(&path);
+                let read = read_file(&path).map_err(|why| format!("{}: {why}", path.display()));
                 paths.push(path);
                 let seen = read.as_ref().map_or_else(|message| message.as_bytes(), Vec::as_slice);
                 digest.update(&seen.len().to_le_bytes());
@@ -302,23 +303,20 @@ impl Files {
         };
         let loaded = Loaded::new(config, tls, former);
         if let Some(key) = former.and_then(|former| former.protection_lost(&loaded)) {
-            return Err(vec![Problem {
-                key: key.to_owned(),
-                message: "it protected more before, and that is not taken away while this runs; expected a restart"
-                    .to_owned(),
-            }]);
+            let message = "it protected more before, and that is not taken away while this runs; expected a restart";
+            return Err(vec![Problem::new(key, message)]);
         }
         Ok((loaded, config.warnings.clone()))
     }
 
     fn server_config(&self, tls: &Tls, http2: bool) -> Result<ServerConfig, Vec<Problem>> {
-        let problem = |key: &str, message: &str| Problem {
-            key: if key.is_empty() {
+        let problem = |key: &str, message: &str| {
+            let key = if key.is_empty() {
                 "tls_server_config".to_owned()
             } else {
                 format!("tls_server_config.{key}")
-            },
-            message: message.to_owned(),
+            };
+            Problem::new(key, message)
         };
         let parts = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
         let unread: Vec<_> = parts
@@ -352,11 +350,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| {
         let text = error.to_string().to_lowercase();
         let why = text.split(" (os error").next().unwrap_or_default();
-        format!("{} cannot be read: {why}; expected a readable file", path.display())
+        format!("the file cannot be read: {why}; expected a readable file")
     };
     let file = File::open(path).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(format!("{} is no regular file; expected one", path.display()));
+        return Err("it is no regular file; expected one".to_owned());
     }
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1)
@@ -364,8 +362,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         .map_err(unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!(
-            "{} is too large; expected at most {FILE_BYTES_MAX} bytes",
-            path.display()
+            "the file is too large; expected at most {FILE_BYTES_MAX} bytes"
         ));
     }
     Ok(bytes)

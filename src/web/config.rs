@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -30,6 +31,32 @@ pub struct Problem {
     pub key: String,
     /// What is wrong, and what was expected.
     pub message: String,
+    /// The line and the column, where it is the text that is wrong.
+    pub(super) at: Option<(u64, u64)>,
+}
+
+impl Problem {
+    pub(super) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            message: message.into(),
+            at: None,
+        }
+    }
+
+    /// What stands behind the file's name: `:2:10`, or nothing.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.at
+            .map(|(line, column)| format!(":{line}:{column}"))
+            .unwrap_or_default()
+    }
+
+    /// With the file that it is in, as the problems of a configuration are shown.
+    #[must_use]
+    pub fn shown_in(&self, file: &Path) -> String {
+        format!("{}{}: {self}", file.display(), self.place())
+    }
 }
 
 impl fmt::Display for Problem {
@@ -509,10 +536,7 @@ impl Node {
 }
 
 fn root(text: &str) -> Result<Vec<(String, Node)>, Problem> {
-    let problem = |message: String| Problem {
-        key: String::new(),
-        message,
-    };
+    let problem = |message: String| Problem::new("", message);
     // Nothing but spaces and comments is an empty configuration.
     let is_empty = text
         .lines()
@@ -526,21 +550,24 @@ fn root(text: &str) -> Result<Vec<(String, Node)>, Problem> {
         Ok(_) => Err(problem(
             "the file is not a mapping; expected tls_server_config, basic_auth_users and the like".to_owned(),
         )),
-        Err(error) => Err(problem(syntax(&error))),
+        Err(error) => Err(syntax(&error)),
     }
 }
 
 /// The parser's own words may quote a key or a hash.
-fn syntax(error: &serde_saphyr::Error) -> String {
+fn syntax(error: &serde_saphyr::Error) -> Problem {
     let error = error.without_snippet();
-    let at = error.location().map_or_else(String::new, |at| {
-        format!("line {}, column {}: ", at.line(), at.column())
-    });
     let what = match error {
         serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice; expected each key once",
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            "a second document begins here; expected one document in the file"
+        }
         _ => "this is not readable as YAML; expected valid YAML (look at indentation, quotes and colons here)",
     };
-    format!("{at}{what}")
+    Problem {
+        at: error.location().map(|at| (at.line(), at.column())),
+        ..Problem::new("", what)
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -622,10 +649,7 @@ impl<'a> Section<'a> {
 
     fn problem(&self, name: &str, message: &str) {
         let key = self.key(name);
-        let problem = Problem {
-            key,
-            message: message.to_owned(),
-        };
+        let problem = Problem::new(key, message);
         let mut problems = self.problems.borrow_mut();
         if !problems.contains(&problem) {
             problems.push(problem);

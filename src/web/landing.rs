@@ -8,8 +8,23 @@ use std::fmt::Write as _;
 pub struct Landing {
     /// The exporter's version.
     pub version: String,
+    /// What is wrong with the process itself.
+    pub notes: Vec<LandingNote>,
     /// By source.
     pub rows: Vec<LandingRow>,
+}
+
+/// Something that is wrong with the process itself, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LandingNote {
+    /// What it is about.
+    pub about: String,
+    /// How that is.
+    pub state: String,
+    /// What follows from it, and since when.
+    pub words: String,
+    /// What is wrong, piece by piece.
+    pub problems: Vec<String>,
 }
 
 /// How a source is, for the colour of a word.
@@ -112,6 +127,17 @@ pub(super) fn page(landing: &Landing, telemetry_path: &str) -> String {
     let _ = write!(html, "<nav><a href=\"{}\">Metrics</a>", Escaped(telemetry_path));
     html.push_str("<a href=\"/-/healthy\">Health</a><a href=\"/-/ready\">Readiness</a>");
     html.push_str("<a href=\"/api/v1/status\">Status as JSON</a></nav>\n<main>\n");
+    for note in &landing.notes {
+        let (about, state) = (Escaped(&note.about), Escaped(&note.state));
+        let _ = writeln!(
+            html,
+            "<article class=\"down\">\n<h2>{about} <span>{state}</span></h2>\n<dl>"
+        );
+        for words in [&note.words].into_iter().chain(&note.problems) {
+            let _ = writeln!(html, "<dd class=\"note\">{}</dd>", Escaped(words));
+        }
+        html.push_str("</dl>\n</article>\n");
+    }
     if landing.rows.is_empty() {
         html.push_str("<p>No source is configured.</p>\n");
     }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -19,7 +19,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +70,9 @@ const STREAM_BYTES_MAX: usize = 64 * 1024;
 /// After an accept has failed, mostly for want of file descriptors: long enough not to spin, short enough for a scrape.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Refused certificates are told of no more often: whoever connects in a loop must not fill the log.
+const REFUSALS_EVERY: Duration = Duration::from_secs(1);
+
 /// The first byte of a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -107,6 +110,7 @@ pub(super) async fn serve_within(
         view,
         settings,
         checks: Checks::default(),
+        refusal_told: Mutex::default(),
         shutdown,
     });
     let places = Places::new(limits.connections_max);
@@ -149,6 +153,8 @@ struct House<V> {
     view: Arc<V>,
     settings: Settings,
     checks: Checks,
+    /// When a refused certificate was told of last.
+    refusal_told: Mutex<Option<Instant>>,
     shutdown: CancellationToken,
 }
 
@@ -173,9 +179,14 @@ impl<V: View> House<V> {
                 return None;
             }
             let stream = Watched::new(stream, Arc::clone(&seat));
-            // A handshake that fails is the client's business: an error per port scan would bury the log.
-            let stream = TlsAcceptor::from(config).accept(stream).await;
-            Some(Welcomed::Tls(Box::new(stream.ok()?)))
+            // A handshake that fails is the client's business: a line per port scan would bury the log.
+            match TlsAcceptor::from(config).accept(stream).await {
+                Ok(stream) => Some(Welcomed::Tls(Box::new(stream))),
+                Err(error) => {
+                    self.tell_refusal(&error, address);
+                    None
+                }
+            }
         };
         let welcomed = tokio::select! {
             welcomed = timeout(self.limits.header_read, handshake) => welcomed.ok().flatten(),
@@ -191,6 +202,20 @@ impl<V: View> House<V> {
                 self.talk(*stream, is_http2, seat, address).await;
             }
             None => {}
+        }
+    }
+
+    /// A client whose certificate is refused hears no more than an alert. Whoever looks for the reason finds it here.
+    fn tell_refusal(&self, error: &io::Error, address: IpAddr) {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        let Some(error @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) = error
+        else {
+            return;
+        };
+        let mut told = self.refusal_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= REFUSALS_EVERY) {
+            *told = Some(Instant::now());
+            tracing::debug!(%address, %error, "a client's certificate is refused");
         }
     }
 

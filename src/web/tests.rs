@@ -73,6 +73,12 @@ impl View for Stage {
         };
         Landing {
             version: "1.2.3".to_owned(),
+            notes: vec![LandingNote {
+                about: "Ledger".to_owned(),
+                state: "not written".to_owned(),
+                words: "Counters stand still.".to_owned(),
+                problems: vec!["no <space>".to_owned()],
+            }],
             rows: vec![row],
         }
     }
@@ -262,6 +268,13 @@ fn the_landing_page_escapes_what_it_is_handed() {
     </header>
     <nav><a href="/metrics">Metrics</a><a href="/-/healthy">Health</a><a href="/-/ready">Readiness</a><a href="/api/v1/status">Status as JSON</a></nav>
     <main>
+    <article class="down">
+    <h2>Ledger <span>not written</span></h2>
+    <dl>
+    <dd class="note">Counters stand still.</dd>
+    <dd class="note">no &lt;space&gt;</dd>
+    </dl>
+    </article>
     <article class="down">
     <h2>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; <span>down since 12:00</span></h2>
     <dl>

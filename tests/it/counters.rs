@@ -38,7 +38,7 @@ pub(crate) fn counters(text: &str) -> Samples {
 }
 
 /// All scrapes of a test: what was seen last of each series.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Scrapes {
     last: Samples,
     pub(crate) taken: usize,

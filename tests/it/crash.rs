@@ -236,59 +236,14 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A dozen kills need no more than the test's own scrapes.
-fn crash(kills: usize, seed: u64) {
-    let worlds = Worlds::new(seed);
-    let directory = tempfile::tempdir().unwrap();
-    let (config, address) = (worlds.configuration(directory.path()), free_address());
-    let log = directory.path().join("log");
-    let mut dice = StdRng::seed_from_u64(seed);
-    let mut scrapes = Scrapes::default();
-    let mut exporter = Exporter::start(&config, address, &log);
-    exporter.until("both worlds are met, and kept", |text| {
-        scrapes.take(text, "before the first kill");
-        worlds.are_kept(text)
-    });
-    worlds.released.store(true, Ordering::SeqCst);
-    for kill in 1..=kills {
-        let (life, began) = (Duration::from_millis(dice.random_range(20..2_500)), clock());
-        while began.elapsed() < life {
-            if let Some(text) = exporter.scrape() {
-                scrapes.take(&text, &format!("before kill {kill}"));
-                let anew = count(&text, "testrun_exporter_ledger_restored{", " 0");
-                assert!(kill == 1 || anew == 0, "kill {} has cost the past", kill - 1);
-            }
-            pause(Duration::from_millis(dice.random_range(1..40)));
-        }
-        exporter.kill();
-        pause(Duration::from_millis(dice.random_range(0..300)));
-        exporter = Exporter::start(&config, address, &log);
-    }
-    worlds.come_to_rest();
-    exporter.until("everything that has happened is counted", |text| {
-        scrapes.take(text, "after the last kill");
-        worlds.wrong(&scrapes).is_empty() && worlds.settled()
-    });
-    // Nor is anything counted again.
-    let began = clock();
-    exporter.until("some more rounds", |text| {
-        scrapes.take(text, "at rest");
-        began.elapsed() > Duration::from_secs(4)
-    });
-    assert_eq!(worlds.wrong(&scrapes), [] as [String; 0]);
-    assert!(
-        scrapes.sum("testrun_case_results_total") > 50.0,
-        "there was something to count"
-    );
-    exporter.terminate();
-}
-
-/// The same while somebody else scrapes, and nobody but him: `watch` is told where, and `seen` gives what has
-/// been seen so far.
-pub(crate) fn crash_watched<W>(
+/// Two worlds, and a process on them that is killed so many times at random moments. Until they have come to rest, and when
+/// they have, every counter that was seen is the truth. `watch` begins to scrape at an address, `live` lets a length of time go by
+/// with a process that runs, and `seen` gives what has been seen so far.
+fn course<W>(
     kills: usize,
     seed: u64,
     watch: impl FnOnce(SocketAddr) -> W,
+    mut live: impl FnMut(&mut W, &Exporter, Duration, &str),
     seen: impl Fn(&W) -> Scrapes,
 ) -> W {
     let worlds = Worlds::new(seed);
@@ -298,10 +253,11 @@ pub(crate) fn crash_watched<W>(
     let mut dice = StdRng::seed_from_u64(seed);
     let mut exporter = Exporter::start(&config, address, &log);
     exporter.until("both worlds are met, and kept", |text| worlds.are_kept(text));
-    let watcher = watch(address);
+    let mut watcher = watch(address);
     worlds.released.store(true, Ordering::SeqCst);
-    for _ in 0..kills {
-        pause(Duration::from_millis(dice.random_range(20..2_500)));
+    for kill in 1..=kills {
+        let life = Duration::from_millis(dice.random_range(20..2_500));
+        live(&mut watcher, &exporter, life, &format!("before kill {kill}"));
         exporter.kill();
         pause(Duration::from_millis(dice.random_range(0..300)));
         exporter = Exporter::start(&config, address, &log);
@@ -314,9 +270,14 @@ pub(crate) fn crash_watched<W>(
             break;
         }
         assert!(began.elapsed() < PATIENCE, "after {kills} kills:\n{}", wrong.join("\n"));
-        pause(Duration::from_millis(500));
+        live(
+            &mut watcher,
+            &exporter,
+            Duration::from_millis(500),
+            "after the last kill",
+        );
     }
-    pause(Duration::from_secs(4));
+    live(&mut watcher, &exporter, Duration::from_secs(4), "at rest");
     assert_eq!(
         worlds.wrong(&seen(&watcher)),
         [] as [String; 0],
@@ -324,6 +285,38 @@ pub(crate) fn crash_watched<W>(
     );
     exporter.terminate();
     watcher
+}
+
+/// A dozen kills need no more than the test's own scrapes.
+fn crash(kills: usize, seed: u64) {
+    let mut dice = StdRng::seed_from_u64(!seed);
+    let live = |scrapes: &mut Scrapes, exporter: &Exporter, life: Duration, when: &str| {
+        let began = clock();
+        while began.elapsed() < life {
+            if let Some(text) = exporter.scrape() {
+                scrapes.take(&text, when);
+                let anew = count(&text, "testrun_exporter_ledger_restored{", " 0");
+                assert!(anew == 0 || when == "before kill 1", "{when}: the past is lost");
+            }
+            pause(Duration::from_millis(dice.random_range(1..40)));
+        }
+    };
+    let scrapes = course(kills, seed, |_| Scrapes::default(), live, Scrapes::clone);
+    assert!(
+        scrapes.sum("testrun_case_results_total") > 50.0,
+        "there was something to count"
+    );
+}
+
+/// The same while somebody else scrapes, and nobody but him: `watch` is told where, and `seen` gives what has
+/// been seen so far.
+pub(crate) fn crash_watched<W>(
+    kills: usize,
+    seed: u64,
+    watch: impl FnOnce(SocketAddr) -> W,
+    seen: impl Fn(&W) -> Scrapes,
+) -> W {
+    course(kills, seed, watch, |_, _, life, _| pause(life), seen)
 }
 
 fn count(text: &str, prefix: &str, suffix: &str) -> usize {

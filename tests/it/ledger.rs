@@ -20,7 +20,7 @@ use testrun_exporter::simulate::{InProcess, Platform, WorldOptions};
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
 use testrun_exporter::sources::{Discovery, Kind, Progress, Settings, Source};
-use testrun_exporter::status::{Shared, SourceStatus};
+use testrun_exporter::status::{Shared, SourceStatus, Troubles};
 use testrun_exporter::store::ledger::{Disk, Identity, Ledger, SCHEMA};
 use testrun_exporter::store::{Limits, SourceSpec, SourceState};
 use tokio::sync::{mpsc, oneshot};
@@ -294,7 +294,7 @@ impl Process {
         let restored = recovered.state.is_some();
         source_own.found_in_ledger(restored);
         let publication = Arc::new(Publication::default());
-        let keeper = Keeper::new(ledger, own.ledger());
+        let keeper = Keeper::new(ledger, own.ledger(), Troubles::default());
         let publisher = Publisher::new(Some(keeper), Arc::clone(&publication), Arc::clone(wall));
         let member = Member {
             unit: 0,

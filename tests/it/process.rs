@@ -1,12 +1,15 @@
 //! The process as an operator meets it: commands, exit codes, signals.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use testrun_exporter::simulate::{Fault, FaultPlan};
 use testrun_exporter::sources::Kind;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 
+use crate::certificates::{Authority, client_config};
 use crate::harness::{Exporter, Files, Process, Samples, Upstream, get, output, program, wait_for};
 
 /// A stop takes no longer, whatever upstream and clients are doing. The second is for a busy machine.
@@ -88,6 +91,97 @@ async fn check_config_says_what_each_source_is() {
     assert_eq!(ended.stdout.lines().count(), 1);
     assert_eq!(ended.stderr, "");
     assert_eq!(upstream.requests(), 0, "nobody was asked");
+}
+
+#[tokio::test]
+async fn check_config_refuses_a_ledger_that_the_daemon_would_refuse_and_makes_none() {
+    let source = "  a: { kind: empirical, base_url: 'https://a.example', token: secret-5d1f9a }\n";
+    let files = Files::new(&[]);
+    for (directory, code) in [("config.yaml", 2), ("state", 0), ("config.yaml/state", 2)] {
+        files.write(
+            "config.yaml",
+            &format!("state: {{ directory: {directory} }}\nsources:\n{source}"),
+        );
+        let ended = output(program(&["check-config", &files.config()])).await;
+        assert_eq!(ended.code, Some(code), "{directory}: {}", ended.stderr);
+        if code == 2 {
+            let config = files.path("config.yaml").display().to_string();
+            let expected = format!(
+                "{config}: state.directory {}: it cannot be used",
+                files.path(directory).display()
+            );
+            assert!(ended.stderr.starts_with(&expected), "{}", ended.stderr);
+        }
+    }
+    assert!(!files.path("state").exists());
+}
+
+#[tokio::test]
+async fn commands_that_read_no_configuration_refuse_one() {
+    let files = Files::new(&[]);
+    for command in ["demo", "simulate"] {
+        let ended = output(program(&[command, &files.config()])).await;
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("expected it without --config.file"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_without_news_is_worth_no_line_but_for_who_debugs() {
+    let upstream = Upstream::quiet(Kind::SamplePlatform, "token").await;
+    let files = Files::new(&[upstream.source("it", "token: token", "")]);
+    for level in ["debug", "info"] {
+        let exporter = Exporter::start_with(program(&[&files.config(), &format!("--log.level={level}")])).await;
+        exporter.rounds("it", "success", 4).await;
+        let log = exporter.process.log();
+        let rounds = log.lines().filter(|line| line.contains("msg=\"round complete"));
+        let (idle, others): (Vec<&str>, Vec<&str>) = rounds.partition(|line| line.contains("nothing new"));
+        assert_eq!(idle.is_empty(), level == "info", "{log}");
+        assert!(idle.iter().all(|line| line.contains("level=debug")), "{log}");
+        assert!(
+            !others.is_empty() && others.iter().all(|line| line.contains("level=info")),
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_clients_certificate_is_refused_is_told_to_who_debugs_and_once_for_a_crowd() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = authority.server();
+    let files = Files::new(&["  a: { kind: empirical, base_url: 'https://127.0.0.1:1', token: token }\n".to_owned()]);
+    files.write("server.crt", &server.certificate);
+    files.write("server.key", &server.key);
+    files.write("ca.crt", &authority.pem());
+    let tls = "cert_file: server.crt, key_file: server.key, client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt";
+    files.write("web.yml", &format!("tls_server_config: {{ {tls} }}\n"));
+    let web = format!("--web.config.file={}", files.path("web.yml").display());
+    let exporter = Exporter::start_with(program(&[&files.config(), &web, "--log.level=debug"])).await;
+    let stranger = other.client(&["stranger.example"]);
+    let client = client_config(&authority, Some(&stranger), rustls::ALL_VERSIONS, &[]);
+    for _ in 0..20 {
+        let stream = TcpStream::connect(exporter.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        if let Ok(mut stream) = TlsConnector::from(Arc::clone(&client)).connect(name, stream).await {
+            let _ = stream.read(&mut [0]).await;
+        }
+    }
+    exporter.wait_for_log("a client's certificate is refused").await;
+    let log = exporter.process.log();
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("certificate is refused"))
+        .collect();
+    assert!(told.len() < 10, "{log}");
+    assert!(
+        told.iter()
+            .all(|line| line.contains("level=debug") && line.contains("address=127.0.0.1")),
+        "{log}"
+    );
 }
 
 #[tokio::test]

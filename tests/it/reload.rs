@@ -203,7 +203,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
         (
             "web: { listen_address: '127.0.0.1:1', enable_lifecycle: true }\n",
             good.clone(),
-            vec!["web.listen_address: this cannot change"],
+            vec!["config.yaml: web.listen_address: this cannot change"],
         ),
         (
             HEAD,
@@ -221,6 +221,18 @@ async fn a_bad_file_changes_nothing_and_says_why() {
         assert!(!page.body.contains("secret-5d1f9a"), "{}", page.body);
         let failed = |samples: &Samples| successful(samples) == Some(0.0);
         let samples = exporter.wait_until("the failure shows", failed).await;
+        let problem = page.body.lines().nth(1).unwrap();
+        let landing = exporter.get("/").await.body;
+        assert!(
+            landing.contains("The former one stays in use; first noticed"),
+            "{landing}"
+        );
+        let status: serde_json::Value = serde_json::from_str(&exporter.get("/api/v1/status").await.body).unwrap();
+        assert_eq!(status["problems"][0]["trouble"], "configuration");
+        assert!(
+            status["problems"][0]["what"].as_str().unwrap().starts_with(problem),
+            "{status}"
+        );
         assert_eq!(when(&samples), when(&before));
         let (data, same) = (before.data("it"), samples.data("it"));
         assert!(data == same, "{}", data.difference(&same));
@@ -230,6 +242,8 @@ async fn a_bad_file_changes_nothing_and_says_why() {
     scene
         .reload(&[good], "0 added, 0 removed, 0 changed, 1 unchanged")
         .await;
+    let status = exporter.get("/api/v1/status").await.body;
+    assert!(status.contains("\"problems\":[]"), "{status}");
     let succeeded = |samples: &Samples| successful(samples) == Some(1.0);
     let samples = exporter.wait_until("the success shows", succeeded).await;
     assert!(when(&samples) > when(&before));
@@ -369,8 +383,13 @@ async fn a_source_that_comes_does_not_take_readiness_away_and_the_log_level_chan
         .set_faults(testrun_exporter::simulate::FaultPlan::random(1.0, vec![Fault::Stall]));
     let second = b.source("b", TOKEN, "    request_timeout: 10m\n");
     let scene = Scene { files, exporter };
-    let head = format!("{HEAD}log: {{ level: error }}\n");
-    assert_eq!(scene.post(&head, &[first, second]).await.status, 200);
+    let head = format!("{HEAD}log: {{ level: error }}\nseries_budget: 5000\n");
+    let page = scene.post(&head, &[first, second]).await;
+    assert_eq!(
+        page.body,
+        "configuration reloaded: sources: 1 added, 0 removed, 0 changed, 1 unchanged; \
+         series_budget: 5000 instead of 100000; log.level: error instead of debug\n"
+    );
     let said = scene.said("round complete");
     wait_for("the new source is asked", async || (b.requests() > 0).then_some(())).await;
     assert_eq!(scene.exporter.get("/-/ready").await.status, 200, "ready for good");

@@ -89,7 +89,7 @@ impl Server {
         let path = directory.path().join("web.yml");
         let access = path.exists().then(|| {
             let told = Arc::clone(&told);
-            let access = Access::open(&path, Box::new(move |good| told.lock().unwrap().push(good)));
+            let access = Access::open(&path, Box::new(move |wrong| told.lock().unwrap().push(wrong.is_none())));
             Arc::new(access.unwrap_or_else(|problems| panic!("{problems:?}")))
         });
         let settings = web::Settings {
@@ -639,12 +639,12 @@ async fn problems_of_a_file_name_the_file_that_they_are_in() {
     check(&[("web.yml", TLS), crt, key], "");
     check(
         &[],
-        "web.yml cannot be read: no such file or directory; expected a readable file",
+        "the file cannot be read: no such file or directory; expected a readable file",
     );
     check(
         &[("web.yml", TLS)],
-        "tls_server_config.cert_file: server.crt cannot be read: no such file or directory; expected a readable file\n\
-         tls_server_config.key_file: server.key cannot be read: no such file or directory; expected a readable file",
+        "tls_server_config.cert_file: server.crt: the file cannot be read: no such file or directory; expected a readable file\n\
+         tls_server_config.key_file: server.key: the file cannot be read: no such file or directory; expected a readable file",
     );
     check(
         &[("web.yml", TLS), crt, ("server.key", &*other.key)],
