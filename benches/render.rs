@@ -18,6 +18,7 @@ const CASES: usize = 100_000 / 14;
 fn case_row(number: usize) -> CaseRow {
     let at = Timestamp::from_second(1_795_300_000).unwrap_or_default();
     CaseRow {
+        snoozed: false,
         group: Group {
             environment: "staging".into(),
             branch: "main".into(),
@@ -43,6 +44,7 @@ fn case_row(number: usize) -> CaseRow {
 
 fn snapshot() -> Snapshot {
     let source = SourceSnapshot {
+        snoozes: BTreeMap::new(),
         source: "shop".into(),
         project: None,
         groups: Vec::new(),

@@ -90,6 +90,7 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
     let mut rows: Vec<_> = (0..count)
         .map(|_| {
             let mut row = CaseRow {
+                snoozed: false,
                 group: Group {
                     environment: "staging".into(),
                     branch: "main".into(),
@@ -136,6 +137,7 @@ fn change(row: &mut CaseRow, step: u64) {
 
 fn snapshot(cases: Vec<CaseRow>) -> Snapshot {
     let source = SourceSnapshot {
+        snoozes: BTreeMap::new(),
         source: "shop".into(),
         project: None,
         groups: Vec::new(),

@@ -246,6 +246,17 @@ pub struct CaseInfo {
     pub file: Name,
 }
 
+/// Somebody has said that the failures of some cases are known, until a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Snooze {
+    /// The cases that it covers.
+    pub cases: Vec<Name>,
+    /// Where it holds; `None`: everywhere.
+    pub environment: Option<Name>,
+    /// When it is over.
+    pub until: Timestamp,
+}
+
 /// One thing that a source has learned. Facts may be repeated and may come in any order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
@@ -259,6 +270,16 @@ pub enum Fact {
     Result(CaseResult),
     /// The text of a case.
     Case(CaseInfo),
+    /// The snoozes, all of them: replaces what was said before. `None`: nobody knows any more.
+    Snoozes(Option<Vec<Snooze>>),
+    /// How many failures of a run are left when the snoozed ones are taken away. No part of what the run is: it changes when
+    /// somebody snoozes a case after the run has ended.
+    FailedAfterSnooze {
+        /// The run.
+        run: RunId,
+        /// The failures.
+        failed: u64,
+    },
     /// The last pass of a case that no known result tells.
     LastPass {
         /// The case.

@@ -76,6 +76,10 @@ const ANALYTICS_LAG_DEFAULT: Duration = Duration::from_secs(3 * 60);
 /// Headers as long as this are refused by most servers.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// Snoozes are made by people, for days.
+const SNOOZES_INTERVAL: RangeInclusive<Duration> = MINUTE..=DAY;
+const SNOOZES_INTERVAL_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
 const BRANCHES_DEFAULT: [&str; 2] = ["main", "master"];
 const TOKEN_EXPECTED: &str = "the platform's API token";
 const EMPIRICAL_ONLY: &str = "only empirical sources have this key; expected it to be left out";
@@ -395,12 +399,15 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
     let lookback = source.take("lookback").and_then(|item| item.duration(&lookback));
     let series_ttl = source.take("series_ttl").and_then(|item| item.duration(&SERIES_TTL));
     let branches = read_branches(source);
-    let (environments, run_duration_unit) = if kind == Some(Kind::SamplePlatform) {
+    let (environments, run_duration_unit, snoozes) = if kind == Some(Kind::SamplePlatform) {
         source.refuse("environments", EMPIRICAL_ONLY);
         source.refuse("run_duration_unit", EMPIRICAL_ONLY);
-        (BTreeMap::new(), DurationUnit::Auto)
+        source.refuse("snoozes", EMPIRICAL_ONLY);
+        (BTreeMap::new(), DurationUnit::Auto, None)
     } else {
-        (read_environments(source), read_duration_unit(source))
+        let environments = read_environments(source);
+        let unit = read_duration_unit(source);
+        (environments, unit, read_snoozes(source.section("snoozes")))
     };
     sources::Settings {
         kind: kind.unwrap_or(Kind::Empirical),
@@ -409,6 +416,7 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
         branches,
         environments,
         run_duration_unit,
+        snoozes,
         cases: read_cases(source.section("cases"), kind),
     }
 }
@@ -459,6 +467,18 @@ fn read_duration_unit(source: &mut Section<'_>) -> DurationUnit {
         .take("run_duration_unit")
         .and_then(|item| item.choice(&units))
         .unwrap_or_default()
+}
+
+/// How often they are read, if they are.
+fn read_snoozes(mut snoozes: Section<'_>) -> Option<Duration> {
+    let enabled = snoozes.take("enabled").and_then(|item| item.truth());
+    let interval = snoozes
+        .take("interval")
+        .and_then(|item| item.duration(&SNOOZES_INTERVAL));
+    snoozes.finish();
+    enabled
+        .unwrap_or_default()
+        .then(|| interval.unwrap_or(SNOOZES_INTERVAL_DEFAULT))
 }
 
 fn read_cases(mut cases: Section<'_>, kind: Option<Kind>) -> CaseSettings {

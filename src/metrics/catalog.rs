@@ -211,6 +211,10 @@ families! {
         "Cases of the run that ended last, by outcome, from its own counts. Absent where the platform does not tell."
         from (Some("`success_count`, `failed_count`, `flaky_count`, `skipped_count`"), Some("results of the run, by `status`"))
         eg "testrun_last_run_cases{outcome=\"failed\"}";
+    LAST_RUN_CASES_FAILED_AFTER_SNOOZE: LastRun, upstream, Gauge "testrun_last_run_cases_failed_after_snooze" ["source", "environment", "branch"] ""
+        "Cases that failed in the run that ended last and are not snoozed, from its own count. Absent where the platform does not tell."
+        from (Some("`failed_count_after_snoozing`, where it is sent"), None)
+        eg "testrun_last_run_cases_failed_after_snooze > 0";
     LAST_RUN_INFO: LastRun, upstream, Info "testrun_last_run_info" ["source", "environment", "branch", "run_id", "commit", "build_url"] ""
         "The run that ended last; always 1. Replaced by the next one, and the only place of its labels."
         from (Some("`id`, `commit`, `build_url`"), Some("`run_id`, `commit_sha`, `github_link`"))
@@ -220,6 +224,18 @@ families! {
         "Cases by their current outcome, in whatever branch. Complete, even if the series budget leaves cases out."
         from (Some("`status` of the case's history"), Some("`status` of the run's results"))
         eg "testrun_cases{outcome=\"failed\"}";
+    SNOOZES_ACTIVE: Cases, upstream, Gauge "testrun_snoozes_active" ["source", "environment"] ""
+        "Snoozes that are not over, by the environment that they are for; those that hold everywhere have no environment. Absent unless snoozes are read."
+        from (Some("`snooze_until`, `scoped_to_environment_id` of the snoozes"), None)
+        eg "sum by (source) (testrun_snoozes_active)";
+    SNOOZED_CASES: Cases, upstream, Gauge "testrun_snoozed_cases" ["source", "environment"] ""
+        "Cases of an environment that are snoozed there or everywhere. Absent unless snoozes are read."
+        from (Some("`test_ids` of the snoozes"), None)
+        eg "testrun_snoozed_cases > 20";
+    SNOOZE_NEXT_EXPIRY_TIMESTAMP_SECONDS: Cases, upstream, Gauge "testrun_snooze_next_expiry_timestamp_seconds" ["source", "environment"] "seconds since 1970"
+        "When the next snooze that holds in an environment is over, in seconds since 1970; without environment: of those that hold everywhere. Absent if there is none."
+        from (Some("`snooze_until` of the snoozes"), None)
+        eg "testrun_snooze_next_expiry_timestamp_seconds - time() < 86400";
     CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file"] ""
         "The text of a case; always 1."
         from (Some("the case's id, name, suite and file"), Some("`regression_test_id`, `command`, `categories`, `sample_name`"))
@@ -256,6 +272,10 @@ families! {
         "Failures of a case since its last pass; skipped and unknown results are passed over. Absent if no result is known."
         from (Some("`status`"), Some("`status`"))
         eg "testrun_case_consecutive_failures >= 3";
+    CASE_SNOOZED: Cases, upstream, Gauge "testrun_case_snoozed" ["source", "environment", "branch", "case"] ""
+        "1 if somebody has snoozed a case in the environment or everywhere: its failures are known. Absent if not."
+        from (Some("`test_ids`, `scoped_to_environment_id`, `snooze_until` of the snoozes"), None)
+        eg "testrun_case_consecutive_failures >= 3 unless on (source, environment, branch, case) testrun_case_snoozed";
 
     BUILD_INFO: Exporter, own, Info "testrun_exporter_build_info" ["version", "revision", "rustc_version"] ""
         "What this exporter was built from; always 1."

@@ -566,6 +566,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
                 Err(rejection) => rejection,
             },
             Ok(reply) => match (reply.status, sent.pause) {
+                (403, _) if request.may_be_forbidden() => Rejection::Status(403),
                 (401 | 403, _) => return fail(RoundResult::Unauthorized, &answered(reply.status)),
                 (429, Some(pause))
                 | (

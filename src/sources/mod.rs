@@ -52,6 +52,8 @@ pub struct Settings {
     pub environments: BTreeMap<String, String>,
     /// The unit of a run's `duration` field (Empirical).
     pub run_duration_unit: DurationUnit,
+    /// How often snoozes are read; `None`: never (Empirical).
+    pub snoozes: Option<Duration>,
     /// Per-case reading.
     pub cases: CaseSettings,
 }

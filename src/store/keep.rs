@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::release::Released;
 use super::snapshot::Histogram;
-use super::source_state::{RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
+use super::source_state::{Appendix, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
 /// The bytes are not a state of this version.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ impl SourceState {
     /// # Errors
     /// None that the types allow.
     pub fn keep(&self) -> Result<Vec<u8>, KeepError> {
-        Ok(postcard::to_stdvec(self)?)
+        Ok(postcard::to_stdvec(&(self, self.appendix()))?)
     }
 
     /// The rows whose counts have been shown since the last round ended, to be kept beside the state of that moment.
@@ -36,9 +36,14 @@ impl SourceState {
     /// # Errors
     /// The bytes are not what they gave.
     pub fn restored(spec: SourceSpec, state: &[u8], released: &[u8]) -> Result<Self, KeepError> {
-        let mut restored: Self = postcard::from_bytes(state)?;
+        let (mut restored, rest): (Self, _) = postcard::take_from_bytes(state)?;
+        let appendix = if rest.is_empty() {
+            Appendix::default()
+        } else {
+            postcard::from_bytes(rest)?
+        };
         let released: Vec<Released> = postcard::from_bytes(released)?;
-        restored.reopen(spec, released);
+        restored.reopen(spec, appendix, released);
         Ok(restored)
     }
 }

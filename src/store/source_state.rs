@@ -1,6 +1,7 @@
 //! One source's numbers: facts in, snapshots out. Plain data without locks, channels or clock.
 //! Never drops a true fact because of the round that it came in, never shows one before its round is complete.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use super::keep;
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, SourceSnapshot};
+use super::snoozes::Snoozed;
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
-    RunOutcome,
+    RunId, RunOutcome, Snooze,
 };
 
 /// Groups per source. Far above what people configure; a branch expression that matches every branch must not grow
@@ -143,6 +145,12 @@ struct Environment {
     touched: Timestamp,
 }
 
+/// What is kept behind the state, in ledgers that know of it: those of before end there, and it is empty.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Appendix<'a> {
+    after_snooze: Cow<'a, BTreeMap<RunId, u64>>,
+}
+
 /// The state of one source. See the room's documentation for its rules. What is serialized is what outlives the process:
 /// everything but what is configured and what is published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,6 +169,12 @@ pub struct SourceState {
     /// The end of the last good round.
     #[serde(with = "crate::packed")]
     as_of: Timestamp,
+    /// The snoozes that were told last. Not kept: the source tells them anew.
+    #[serde(skip)]
+    snoozes: Option<Vec<Snooze>>,
+    /// Failures without the snoozed ones, of runs that told them; kept in the [`Appendix`].
+    #[serde(skip)]
+    after_snooze: BTreeMap<RunId, u64>,
     /// The run whose results were counted last, for the next one of them.
     #[serde(skip)]
     counted: Option<Arc<CountedRun>>,
@@ -188,6 +202,8 @@ impl SourceState {
             environments: BTreeMap::new(),
             clock: Timestamp::MIN,
             as_of: Timestamp::MIN,
+            snoozes: None,
+            after_snooze: BTreeMap::new(),
             counted: None,
             published: None,
             held: Vec::new(),
@@ -195,8 +211,16 @@ impl SourceState {
         }
     }
 
+    /// What is kept beside the state itself.
+    pub(super) fn appendix(&self) -> Appendix<'_> {
+        Appendix {
+            after_snooze: Cow::Borrowed(&self.after_snooze),
+        }
+    }
+
     /// Makes what is kept whole again, under the bounds that hold now. `released`: what was shown after it was kept.
-    pub(super) fn reopen(&mut self, spec: SourceSpec, released: Vec<Released>) {
+    pub(super) fn reopen(&mut self, spec: SourceSpec, appendix: Appendix<'_>, released: Vec<Released>) {
+        self.after_snooze = appendix.after_snooze.into_owned();
         self.cases.reopen(spec.limits.cases_max);
         self.spec = spec;
         self.share_counted_runs();
@@ -217,6 +241,12 @@ impl SourceState {
                 Fact::Active(runs) => self.take_active(&runs),
                 Fact::Result(result) => self.take_result(result),
                 Fact::Case(info) => self.cases.describe(info, self.clock),
+                Fact::Snoozes(snoozes) => self.snoozes = snoozes,
+                Fact::FailedAfterSnooze { run, failed } => {
+                    if self.runs.get(run).is_some() {
+                        self.after_snooze.insert(run, failed);
+                    }
+                }
                 Fact::LastPass { case, group, at } => self.take_last_pass(&case, group, at),
             }
         }
@@ -459,6 +489,8 @@ impl SourceState {
             return;
         };
         self.runs.forget_before(cutoff);
+        let runs = &self.runs;
+        self.after_snooze.retain(|run, _| runs.get(*run).is_some());
         let rows_cutoff = cutoff.min(self.alive_since());
         let alive: HashSet<&Group> = self.runs.values().map(|known| &known.run.group).collect();
         let mut used = CaseSet::default();
@@ -510,7 +542,13 @@ impl SourceState {
             scraped,
             held: Vec::new(),
         };
-        let (cases, case_infos) = self.case_rows_shown(&mut moment);
+        let snoozes = self.snoozes.take();
+        let snoozed = Snoozed::at(snoozes.as_deref(), self.as_of);
+        let (cases, case_infos) = self.case_rows_shown(&mut moment, &snoozed);
+        // All cases are looked through only where there is something to find.
+        let environments = snoozes.as_ref().map(|_| self.cases_alive()).unwrap_or_default();
+        let snooze_rows = snoozed.rows(environments);
+        self.snoozes = snoozes;
         let groups = self.group_rows_shown(&mut moment);
         let run_errors = self.run_errors_shown(&mut moment);
         self.held = moment.held;
@@ -527,6 +565,7 @@ impl SourceState {
                 .iter()
                 .map(|(name, known)| (name.clone(), known.active))
                 .collect(),
+            snoozes: snooze_rows,
             cases_folded,
             cases,
             case_infos,
@@ -684,7 +723,19 @@ impl SourceState {
         Room { cases, others }
     }
 
-    fn case_rows_shown(&mut self, moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
+    /// The cases of each environment, as long as they are shown.
+    fn cases_alive(&self) -> BTreeMap<Name, HashSet<&Name>> {
+        let alive = self.alive_since();
+        let mut cases: BTreeMap<Name, HashSet<&Name>> = BTreeMap::new();
+        for (name, group) in &self.groups {
+            let rows = group.rows.iter().filter(|(_, row)| row.seen() >= alive);
+            let names = rows.filter_map(|(case, _)| self.cases.name(*case));
+            cases.entry(name.environment.clone()).or_default().extend(names);
+        }
+        cases
+    }
+
+    fn case_rows_shown(&mut self, moment: &mut Moment, snoozed: &Snoozed<'_>) -> (Vec<CaseRow>, Vec<CaseInfo>) {
         let other_name = Name::from(OTHER);
         let mut rows = Vec::new();
         let mut shown_cases = CaseSet::default();
@@ -703,7 +754,8 @@ impl SourceState {
                     if let Some(case) = place {
                         shown_cases.insert(*case);
                     }
-                    moment.show_case(&mut rows, name, case_name, row);
+                    let is_snoozed = place.is_some() && snoozed.covers(&name.environment, case_name);
+                    moment.show_case(&mut rows, name, case_name, row, is_snoozed);
                 }
             }
         }
@@ -733,6 +785,7 @@ impl SourceState {
                 queue: group.queue.clone(),
                 counted: group.counted.clone(),
                 last: last.get(name).map(|run| Run::clone(run)),
+                failed_after_snooze: last.get(name).and_then(|run| self.after_snooze.get(&run.id).copied()),
             };
             let Some(since) = group.shown.show(moment.now, moment.generation, moment.scraped) else {
                 rows.push(truth);
@@ -827,8 +880,11 @@ impl Moment {
         }
     }
 
-    fn show_case(&mut self, rows: &mut Vec<CaseRow>, group: &Group, case: &Name, row: &mut Row) {
-        let truth = case_row(group, case, row);
+    fn show_case(&mut self, rows: &mut Vec<CaseRow>, group: &Group, case: &Name, row: &mut Row, snoozed: bool) {
+        let truth = CaseRow {
+            snoozed,
+            ..case_row(group, case, row)
+        };
         let was = row.shown;
         let zeros = row.shown.show(self.now, self.generation, self.scraped);
         if row.shown == Shown::Truth && was != Shown::Truth {
@@ -876,6 +932,7 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last: standing.last,
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
+        snoozed: false,
         counted: row.own.newest.clone(),
     }
 }

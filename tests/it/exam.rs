@@ -1,6 +1,6 @@
 //! The exam: hard worlds, polled in virtual time until they come to rest; then every number must equal the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
 use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
 use testrun_exporter::simulate::{
-    CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions,
+    CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, SnoozeTruth, Truth, WorldOptions,
 };
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
@@ -18,7 +18,7 @@ use testrun_exporter::sources::{
     BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind, Progress, Settings, Source,
 };
 use testrun_exporter::status::{Shared, SourceStatus};
-use testrun_exporter::store::{CaseRow, GroupRow, Limits, Next, Snapshot, SourceSpec, Store};
+use testrun_exporter::store::{CaseRow, GroupRow, Limits, Next, Snapshot, SourceSnapshot, SourceSpec, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,7 @@ pub(crate) fn settings(kind: Kind, discovery: Discovery) -> Settings {
         branches: branches(),
         environments: BTreeMap::new(),
         run_duration_unit: DurationUnit::Auto,
+        snoozes: None,
         cases: CaseSettings {
             enabled: true,
             discovery,
@@ -92,6 +93,9 @@ pub(crate) fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discove
         )
     };
     let rows: BTreeMap<_, _> = source.cases.iter().map(|row| (case(row), row)).collect();
+    if calm {
+        wrong.in_snoozes(truth, source);
+    }
     for (key, expected) in &truth.cases {
         match rows.get(key) {
             Some(row) => wrong.in_case(key, expected, row, discovery, calm),
@@ -196,6 +200,63 @@ impl Differences {
             &expected.last.map(|last| (last.id, last.outcome)),
             &last,
         );
+    }
+
+    /// Only what holds now; a source that reads no snoozes says nothing of them.
+    fn in_snoozes(&mut self, truth: &Truth, source: &SourceSnapshot) {
+        if source.snoozes.is_empty() {
+            return;
+        }
+        let now = source.as_of.as_millisecond();
+        let holding: Vec<_> = truth
+            .snoozes
+            .iter()
+            .filter(|it| (it.from..it.until).contains(&now))
+            .collect();
+        let holds_in = |snooze: &&&SnoozeTruth, environment: &str| {
+            let scope = snooze.environment.as_deref();
+            scope.is_none_or(|scope| scope == environment)
+        };
+        for (environment, row) in &source.snoozes {
+            let what = format!("snoozes of {environment:?}");
+            let own = Some(&**environment).filter(|name| !name.is_empty());
+            let active = holding.iter().filter(|it| it.environment.as_deref() == own).count();
+            self.unless_equal(&what, &(active as u64), &row.active);
+            let next = holding
+                .iter()
+                .filter(|it| holds_in(it, environment))
+                .map(|it| it.until)
+                .min();
+            self.unless_equal(&what, &next, &row.next_expiry.map(|at| at.as_millisecond()));
+        }
+        let mut snoozed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for row in &source.cases {
+            let environment = &*row.group.environment;
+            let mut there = holding.iter().filter(|it| holds_in(it, environment));
+            let expected = there.any(|it| it.cases.iter().any(|case| **case == *row.case));
+            self.unless_equal(
+                &format!("{environment:?} {} snoozed", row.case),
+                &expected,
+                &row.snoozed,
+            );
+            let cases = snoozed.entry(environment).or_default();
+            if expected {
+                cases.insert(&row.case);
+            }
+        }
+        for (environment, cases) in snoozed {
+            let count = source.snoozes.get(environment).and_then(|row| row.cases);
+            let what = format!("{environment:?} snoozed cases");
+            self.unless_equal(&what, &Some(cases.len() as u64), &count);
+        }
+        // Where a run has not told its environment, the truth is elsewhere.
+        let named = source.groups.iter().filter(|row| !row.group.environment.is_empty());
+        for row in named {
+            let key = (row.group.environment.to_string(), row.group.branch.to_string());
+            let expected = truth.runs.get(&key).and_then(|group| group.last);
+            let expected = expected.and_then(|last| last.failed_after_snooze);
+            self.unless_equal(&format!("{key:?} after snooze"), &expected, &row.failed_after_snooze);
+        }
     }
 
     fn in_case(
@@ -350,6 +411,8 @@ impl Exam {
         let mut settings = settings(self.kind, self.discovery);
         settings.lookback = Duration::from_secs(self.lookback_days * 86_400);
         settings.series_ttl = Duration::from_secs(self.series_ttl_days * 86_400);
+        let has_snoozes = platform.lock().unwrap().options().snoozes > 0.0;
+        settings.snoozes = has_snoozes.then_some(SNOOZES_INTERVAL);
         if self.discovery == Discovery::Static {
             settings.cases.ids = every_id(&platform.lock().unwrap(), met);
         }
@@ -438,6 +501,9 @@ impl Reloads {
 /// How many rounds without anything to do make the end: long enough for every result that was asked for in vain to be
 /// asked for again.
 pub(crate) const REST: usize = 20;
+
+/// How often snoozes are read, where there are any.
+const SNOOZES_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Days of rounds: who needs more does not come to rest.
 const ROUNDS_MAX: usize = 5_000;
@@ -785,6 +851,44 @@ fn configurations_that_change_all_the_time_change_no_number() {
             ..Exam::of(kind, seed)
         })
     }));
+}
+
+/// A calm world in which failures are snoozed.
+fn snoozing(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    WorldOptions {
+        snoozes: 0.4,
+        ..calm(kind, seed, start)
+    }
+}
+
+#[test]
+fn snoozes_are_those_that_hold_and_cost_a_request_an_interval() {
+    on_paused_clocks(301..=303, |seed| async move {
+        let exam = Exam {
+            world: snoozing,
+            ..Exam::of(Kind::Empirical, seed)
+        };
+        let mut sitting = exam.begin().await;
+        let began = (sitting.now)();
+        let snapshot = sitting.watch(exam.faults, |rest| rest > exam.rest).await;
+        let seconds = (sitting.now)().duration_since(began).as_secs();
+        let truth = sitting.truth().await;
+        let wrong = differences(&truth, &snapshot, exam.discovery, true);
+        assert_eq!(wrong, [] as [String; 0], "seed {seed}");
+        let platform = sitting.platform.lock().unwrap();
+        assert_eq!(platform.violations(), [] as [String; 0], "seed {seed}");
+        assert!(truth.snoozes.len() > 50, "seed {seed}: {} snoozes", truth.snoozes.len());
+        let is_told = |row: &CaseRow| row.snoozed;
+        assert!(
+            snapshot.sources[0].cases.iter().any(is_told),
+            "seed {seed}: none holds in the end"
+        );
+        let answered = |entry: &&Entry| entry.endpoint == "/api/snoozes" && entry.status == 200;
+        let asked = platform.journal().entries().iter().filter(answered).count();
+        let most = usize::try_from(seconds / 600).unwrap() + 2;
+        // More than a hundred snoozes are two pages; answers that cannot be read come again.
+        assert!((most / 2..=3 * most).contains(&asked), "seed {seed}: {asked} of {most}");
+    });
 }
 
 #[test]

@@ -34,6 +34,7 @@ fn group_row(group: Group, last: Option<Run>) -> GroupRow {
         queue: Histogram::new(&[1.5]),
         counted: Default::default(),
         last,
+        failed_after_snooze: None,
     }
 }
 
@@ -67,6 +68,7 @@ fn case_row(group: Group, case: &str, last: Option<LastResult>) -> CaseRow {
         last,
         last_pass: Some(at(-86_400)),
         consecutive_failures: 1,
+        snoozed: false,
         counted: Default::default(),
     }
 }
@@ -83,6 +85,7 @@ fn source(name: &str, groups: Vec<GroupRow>, cases: Vec<CaseRow>) -> SourceSnaps
         cases,
         case_infos: Vec::new(),
         case_outcomes: BTreeMap::new(),
+        snoozes: BTreeMap::new(),
         cases_folded: 0,
         as_of: at(100),
     }
@@ -293,6 +296,14 @@ fn a_full_snapshot_shows_every_family_of_this_half_in_the_catalogs_order() {
         vec![case_row(here(), "c", Some(last))],
     );
     full.case_outcomes.insert("e".into(), [1, 0, 0, 0, 0, 0]);
+    full.groups[0].failed_after_snooze = Some(0);
+    full.cases[0].snoozed = true;
+    let snoozes = SnoozeRow {
+        active: 1,
+        cases: Some(1),
+        next_expiry: Some(at(200)),
+    };
+    full.snoozes.insert("e".into(), snoozes);
     full.case_infos = vec![CaseInfo {
         case: "c".into(),
         name: "n".into(),
