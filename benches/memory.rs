@@ -120,6 +120,7 @@ fn main() {
         error_codes: ErrorCode::ALL,
         active_states: ActiveState::ALL,
         limits,
+        promotion: None,
     };
     let mut store = Store::new(vec![spec], 200_000);
     let mut renderer = Renderer::default();

@@ -51,6 +51,8 @@ pub enum Chapter {
     LastRun,
     /// Single cases.
     Cases,
+    /// Whether what runs somewhere may be promoted.
+    Gate,
     /// The exporter itself.
     Exporter,
     /// The operating system's view of the process.
@@ -59,11 +61,12 @@ pub enum Chapter {
 
 impl Chapter {
     /// In the order of the document.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Sources,
         Self::Runs,
         Self::LastRun,
         Self::Cases,
+        Self::Gate,
         Self::Exporter,
         Self::Process,
     ];
@@ -74,6 +77,7 @@ impl Chapter {
             Self::Runs => "Runs",
             Self::LastRun => "The last run",
             Self::Cases => "Cases",
+            Self::Gate => "The gate",
             Self::Exporter => "The exporter itself",
             Self::Process => "The process",
         }
@@ -276,6 +280,15 @@ families! {
         "1 if somebody has snoozed a case in the environment or everywhere: its failures are known. Absent if not."
         from (Some("`test_ids`, `scoped_to_environment_id`, `snooze_until` of the snoozes"), None)
         eg "testrun_case_consecutive_failures >= 3 unless on (source, environment, branch, case) testrun_case_snoozed";
+
+    ENVIRONMENT_BLOCKED: Gate, own, Gauge "testrun_environment_blocked" ["source", "environment", "condition"] ""
+        "1 if a condition speaks against a promotion of what runs in the environment, else 0. Reckoned anew for each scrape. Absent without gate.enabled."
+        from ()
+        eg "testrun_environment_blocked{environment=\"staging\"} == 1";
+    ENVIRONMENT_PROMOTABLE: Gate, own, Gauge "testrun_environment_promotable" ["source", "environment"] ""
+        "1 if no condition speaks against a promotion of what runs in the environment, else 0: never 1 on stale, partial or failing data. Reckoned anew for each scrape. Absent without gate.enabled."
+        from ()
+        eg "testrun_environment_promotable{environment=\"staging\"} == 1";
 
     BUILD_INFO: Exporter, own, Info "testrun_exporter_build_info" ["version", "revision", "rustc_version"] ""
         "What this exporter was built from; always 1."
@@ -501,6 +514,7 @@ are gauges in both, because a state set would have to name its label like itself
 | `outcome` of a case | CASE_OUTCOMES |
 | `state` | ACTIVE_STATES; only those that the platform has |
 | `error_code` | ERROR_CODES; only those that the platform has |
+| `condition` of the gate | CONDITIONS |
 | `result` of a round | ROUND_RESULTS |
 | `endpoint` | the route template, never a path with an id in it |
 
@@ -515,7 +529,7 @@ ends at `passed` or `flaky`, and passes over `skipped` and `unknown`.
 /// The text of METRICS.md.
 #[must_use]
 pub fn markdown() -> String {
-    use crate::model::{ActiveState, CaseOutcome, ErrorCode, RoundResult, RunOutcome};
+    use crate::model::{ActiveState, CaseOutcome, Condition, ErrorCode, RoundResult, RunOutcome};
     let words = |labels: Vec<&str>| {
         labels
             .iter()
@@ -539,6 +553,10 @@ pub fn markdown() -> String {
         .replace(
             "ERROR_CODES",
             &words(ErrorCode::ALL.iter().map(|it| it.label()).collect()),
+        )
+        .replace(
+            "CONDITIONS",
+            &words(Condition::ALL.iter().map(|it| it.label()).collect()),
         )
         .replace(
             "ROUND_RESULTS",

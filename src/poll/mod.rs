@@ -415,8 +415,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
             }
             self.show_project(&learned.facts);
             if !learned.facts.is_empty() {
-                // Which runs are active is told each round, changed or not.
-                let news = |fact: &&Fact| !matches!(fact, Fact::Active(_));
+                // Which runs are active is told each round, changed or not; what is unread is no news before it is read.
+                let news = |fact: &&Fact| !matches!(fact, Fact::Active(_) | Fact::Unread(_));
                 self.round.facts += learned.facts.iter().filter(news).count();
                 line.tell(Message {
                     source: self.parts.index,

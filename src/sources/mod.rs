@@ -165,6 +165,14 @@ pub struct Learned {
     pub notices: Vec<Notice>,
 }
 
+impl Learned {
+    /// Whether rows were passed over: something is not known that has happened.
+    fn skips_rows(&self) -> bool {
+        let is_skip = |notice: &Notice| matches!(notice, Notice::RowSkipped { .. });
+        self.notices.iter().any(is_skip)
+    }
+}
+
 /// Why a request got no usable answer, after all retries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {

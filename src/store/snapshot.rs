@@ -11,6 +11,7 @@ use super::budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
 use crate::model::{
     ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome,
 };
+use crate::promotion::Standing;
 
 /// All sources' data at one moment.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +47,8 @@ pub struct SourceSnapshot {
     pub case_outcomes: BTreeMap<Name, [u64; CaseOutcome::COUNT]>,
     /// Snoozes by environment, those that hold everywhere under the empty name; empty if nobody knows of snoozes.
     pub snoozes: BTreeMap<Name, SnoozeRow>,
+    /// What speaks against a promotion.
+    pub promotion: Promotion,
     /// Cases (rows) without series of their own, for want of room. What they count is in rows of the case [`OTHER`].
     pub cases_folded: u64,
     /// When the round that this is the result of ended.
@@ -117,6 +120,15 @@ pub struct GroupRow {
     pub last: Option<Run>,
     /// Its failures without the snoozed ones.
     pub failed_after_snooze: Option<u64>,
+}
+
+/// What speaks against a promotion, by environment.
+#[derive(Debug, Clone, Default)]
+pub struct Promotion {
+    /// When the round ended that found this. `None`: it was another process's, or there was none by these rules.
+    pub as_of: Option<Timestamp>,
+    /// By environment.
+    pub standings: Arc<[Standing]>,
 }
 
 /// Snoozes of one environment.

@@ -14,12 +14,13 @@ use super::cases::{Cases, Entry, Order, Row};
 use super::keep;
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
-use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, SourceSnapshot};
+use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, Promotion, SourceSnapshot};
 use super::snoozes::Snoozed;
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
-    RunId, RunOutcome, Snooze,
+    RunId, RunOutcome, Snooze, Unread,
 };
+use crate::promotion;
 
 /// Groups per source. Far above what people configure; a branch expression that matches every branch must not grow
 /// memory without end. Runs of further groups are counted under [`OTHER`].
@@ -58,6 +59,8 @@ pub struct SourceSpec {
     pub active_states: &'static [ActiveState],
     /// Its bounds.
     pub limits: Limits,
+    /// What has to hold for a promotion; `None`: nobody asks.
+    pub promotion: Option<promotion::Settings>,
 }
 
 /// One (environment, branch).
@@ -175,6 +178,12 @@ pub struct SourceState {
     /// Failures without the snoozed ones, of runs that told them; kept in the [`Appendix`].
     #[serde(skip)]
     after_snooze: BTreeMap<RunId, u64>,
+    /// What the source has not read. Not kept: it says so anew with its first round.
+    #[serde(skip)]
+    unread: Unread,
+    /// Whether this process has read it: what a ledger tells may have changed since.
+    #[serde(skip)]
+    is_read: bool,
     /// The run whose results were counted last, for the next one of them.
     #[serde(skip)]
     counted: Option<Arc<CountedRun>>,
@@ -204,6 +213,8 @@ impl SourceState {
             as_of: Timestamp::MIN,
             snoozes: None,
             after_snooze: BTreeMap::new(),
+            unread: Unread::default(),
+            is_read: false,
             counted: None,
             published: None,
             held: Vec::new(),
@@ -242,6 +253,7 @@ impl SourceState {
                 Fact::Result(result) => self.take_result(result),
                 Fact::Case(info) => self.cases.describe(info, self.clock),
                 Fact::Snoozes(snoozes) => self.snoozes = snoozes,
+                Fact::Unread(unread) => self.unread = unread,
                 Fact::FailedAfterSnooze { run, failed } => {
                     if self.runs.get(run).is_some() {
                         self.after_snooze.insert(run, failed);
@@ -258,6 +270,7 @@ impl SourceState {
             return false;
         }
         self.as_of = at;
+        self.is_read = true;
         self.runs.end_baseline();
         self.forget();
         true
@@ -346,6 +359,12 @@ impl SourceState {
     /// Keeps what is known under new bounds; see [`super::Store::reconfigure`].
     pub(super) fn respecify(&mut self, spec: SourceSpec) {
         self.cases.set_max(spec.limits.cases_max);
+        if spec.promotion != self.spec.promotion
+            && let Some(published) = &mut self.published
+        {
+            // What was found by other rules is no answer, and what has been learned since the last round is not shown yet.
+            Arc::make_mut(published).promotion = Promotion::default();
+        }
         self.spec = spec;
     }
 
@@ -548,6 +567,10 @@ impl SourceState {
         // All cases are looked through only where there is something to find.
         let environments = snoozes.as_ref().map(|_| self.cases_alive()).unwrap_or_default();
         let snooze_rows = snoozed.rows(environments);
+        let promotion = Promotion {
+            as_of: self.is_read.then_some(self.as_of),
+            standings: self.standings(&snoozed).into(),
+        };
         self.snoozes = snoozes;
         let groups = self.group_rows_shown(&mut moment);
         let run_errors = self.run_errors_shown(&mut moment);
@@ -566,6 +589,7 @@ impl SourceState {
                 .map(|(name, known)| (name.clone(), known.active))
                 .collect(),
             snoozes: snooze_rows,
+            promotion,
             cases_folded,
             cases,
             case_infos,
@@ -857,6 +881,8 @@ impl SourceState {
         counts
     }
 }
+
+mod promote;
 
 /// Which cases have series of their own, in the order of the rows, and which groups may have a sum of the others.
 struct Room {

@@ -31,6 +31,7 @@ pub(super) fn spec(name: &str) -> SourceSpec {
             retention: 30 * DAY,
             series_ttl: 14 * DAY,
         },
+        promotion: None,
     }
 }
 

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
 use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
+use testrun_exporter::promotion;
 use testrun_exporter::simulate::{
     CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, SnoozeTruth, Truth, WorldOptions,
 };
@@ -614,6 +615,14 @@ impl Sitting {
         }
     }
 
+    /// What must have been counted by now.
+    fn truth_now(&self) -> Truth {
+        let label = branches();
+        let mut platform = self.platform.lock().unwrap();
+        platform.advance((self.now)());
+        platform.truth(self.met, |branch| label.label(branch).to_string())
+    }
+
     /// Stops the poller; gives what must have been counted.
     pub(crate) async fn truth(&mut self) -> Truth {
         self.shutdown.cancel();
@@ -785,6 +794,7 @@ fn spec(lookback_days: u64, series_ttl_days: u64) -> SourceSpec {
             retention: Duration::from_secs((lookback_days + 2) * 86_400),
             series_ttl: Duration::from_secs(series_ttl_days * 86_400),
         },
+        promotion: None,
     }
 }
 
@@ -889,6 +899,139 @@ fn snoozes_are_those_that_hold_and_cost_a_request_an_interval() {
         // More than a hundred snoozes are two pages; answers that cannot be read come again.
         assert!((most / 2..=3 * most).contains(&asked), "seed {seed}: {asked} of {most}");
     });
+}
+
+/// A small suite of which most runs pass, so that there is something to promote now and then.
+fn healthy(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    WorldOptions {
+        cases: 4,
+        runs_after: Some(200),
+        snoozes: if kind == Kind::Empirical { 0.4 } else { 0.0 },
+        ..calm(kind, seed, start)
+    }
+}
+
+/// Why an environment must not be promoted, by the platform's own truth.
+fn objections(
+    truth: &Truth,
+    source: &SourceSnapshot,
+    environment: &str,
+    met: Timestamp,
+    now: Timestamp,
+) -> Vec<String> {
+    let is_here = |of: &str, branch: &str| of == environment && ["main", "master"].contains(&branch);
+    let as_of = source.as_of.as_millisecond();
+    let runs = truth.runs.iter().filter(|((of, branch), _)| is_here(of, branch));
+    let newest = runs
+        .filter_map(|(_, group)| group.last)
+        .max_by_key(|last| (last.ended, last.id));
+    let mut objections = Vec::new();
+    match newest {
+        None => objections.push("no run".to_owned()),
+        Some(last) => {
+            if !matches!(last.outcome, RunOutcome::Passed | RunOutcome::Failed) {
+                objections.push(format!("the newest run: {last:?}"));
+            }
+            if now.as_millisecond() - last.ended >= 24 * 3_600_000 {
+                objections.push(format!("overdue: {last:?}"));
+            }
+        }
+    }
+    let mut cases: BTreeMap<&str, &CaseTruth> = BTreeMap::new();
+    for ((_, _, case), told) in truth.cases.iter().filter(|((of, branch, _), _)| is_here(of, branch)) {
+        let known = cases.entry(case).or_insert(told);
+        if told.last_at > known.last_at {
+            *known = told;
+        }
+    }
+    for (case, told) in cases {
+        // What ran before the first meeting and in none of the runs that were read then is nobody's.
+        let is_read = source
+            .cases
+            .iter()
+            .any(|row| &*row.case == case && &*row.group.environment == environment);
+        if !is_read && told.last_at < Some(met.as_millisecond()) {
+            continue;
+        }
+        let covers = |snooze: &&SnoozeTruth| {
+            let scope = snooze.environment.as_deref();
+            (snooze.from..snooze.until).contains(&as_of)
+                && scope.is_none_or(|scope| scope == environment)
+                && snooze.cases.iter().any(|known| known == case)
+        };
+        let fits = told
+            .last
+            .is_none_or(|last| last.is_pass() || last == CaseOutcome::Skipped);
+        if !fits && !truth.snoozes.iter().any(|snooze| covers(&snooze)) {
+            objections.push(format!("{case}: {told:?}"));
+        }
+    }
+    objections
+}
+
+#[test]
+fn what_is_promotable_is_fresh_complete_and_passing_by_the_platforms_own_truth() {
+    let opened = Mutex::new((0_u32, 0_u32));
+    let exams = (401..=405).flat_map(|seed| {
+        [Kind::Empirical, Kind::SamplePlatform].map(|kind| Exam {
+            world: healthy,
+            ..Exam::of(kind, seed)
+        })
+    });
+    on_paused_clocks(exams, async |exam: Exam| {
+        let mut sitting = exam.begin().await;
+        let gated = SourceSpec {
+            promotion: Some(promotion::Settings {
+                branches: vec!["main".into(), "master".into()],
+                run_max_age: SignedDuration::from_hours(24),
+                required: Vec::new(),
+                all_cases: true,
+            }),
+            ..spec(exam.lookback_days, exam.series_ttl_days)
+        };
+        let known = Next::Known { place: 0, spec: gated };
+        sitting.store.reconfigure(vec![known], usize::MAX, (sitting.now)());
+        for round in 0..400 {
+            // An hour or so without the platform.
+            sitting.platform.lock().unwrap().set_down((150..180).contains(&round));
+            let before = sitting.truth_now();
+            let result = sitting.round().await;
+            let (after, now) = (sitting.truth_now(), (sitting.now)());
+            if result == RoundResult::Success {
+                sitting.set_faults(0.03);
+            }
+            let Some(source) = sitting.newest.sources.first() else {
+                continue;
+            };
+            let stale_after = SignedDuration::from_mins(15);
+            let is_fresh = promotion::is_fresh(source.promotion.as_of, stale_after, now);
+            for standing in source.promotion.standings.iter() {
+                let mut opened = opened.lock().unwrap();
+                if !promotion::is_promotable(&standing.blocked(now, is_fresh)) {
+                    opened.1 += 1;
+                    continue;
+                }
+                opened.0 += 1;
+                assert!(now.duration_since(source.as_of) < stale_after, "seed {}", exam.seed);
+                // What the platform says while things change can be both.
+                let is_still = before.runs == after.runs && before.cases == after.cases;
+                if result == RoundResult::Success && is_still {
+                    let wrong = objections(&after, source, &standing.environment, sitting.met, now);
+                    assert_eq!(
+                        wrong,
+                        [] as [String; 0],
+                        "{:?} seed {} {}",
+                        exam.kind,
+                        exam.seed,
+                        standing.environment
+                    );
+                }
+            }
+        }
+        drop(sitting.truth().await);
+    });
+    let (open, closed) = opened.into_inner().unwrap();
+    assert!(open > 200 && closed > 200, "{open} times open, {closed} times closed");
 }
 
 #[test]

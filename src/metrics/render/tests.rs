@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::metrics::catalog::{FAMILIES, Half};
 use crate::model::{ActiveState, CaseInfo, ErrorCode, Run};
-use crate::store::{Counts, Histogram, LastResult};
+use crate::store::{Counts, Histogram, LastResult, Promotion};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -86,6 +86,7 @@ fn source(name: &str, groups: Vec<GroupRow>, cases: Vec<CaseRow>) -> SourceSnaps
         case_infos: Vec::new(),
         case_outcomes: BTreeMap::new(),
         snoozes: BTreeMap::new(),
+        promotion: Promotion::default(),
         cases_folded: 0,
         as_of: at(100),
     }

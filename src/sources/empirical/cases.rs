@@ -313,6 +313,11 @@ impl Cases {
         self.awaited.contains_key(&run)
     }
 
+    /// The runs of which results are still to come.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.awaited.keys().copied()
+    }
+
     /// Looks which cases are due now, if that may have changed since the last look.
     pub(super) fn prepare(&mut self, now: Timestamp) {
         if self.queue.made && now < self.queue.until {

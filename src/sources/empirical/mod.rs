@@ -27,7 +27,7 @@ use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
 use super::sweep::{self, Sweep};
 use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
-use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
+use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId, Unread};
 use crate::sources::table::Standing;
 use crate::transport::{Analytics, Reply, Request};
 
@@ -147,8 +147,11 @@ pub struct Empirical {
     /// How many failures of runs are left after snoozes, as far as the store has heard of it, and what it has not heard yet.
     after_snooze: BTreeMap<RunId, u64>,
     after_snooze_news: BTreeMap<RunId, u64>,
+    told_unread: Option<Unread>,
     failures_in_a_row: u32,
     // One round:
+    /// Whether a row was passed over.
+    row_skipped: bool,
     now: Timestamp,
     allowance: Allowance,
     stage: Stage,
@@ -195,6 +198,8 @@ impl Empirical {
             snoozes: Snoozes::new(settings.snoozes),
             after_snooze: BTreeMap::new(),
             after_snooze_news: BTreeMap::new(),
+            told_unread: None,
+            row_skipped: false,
             failures_in_a_row: 0,
             now: Timestamp::UNIX_EPOCH,
             allowance: Allowance::default(),
@@ -1210,8 +1215,33 @@ impl Empirical {
         Ok(())
     }
 
+    /// Says what has finished and is not read, when the round is over and it has changed.
+    fn tell_unread(&mut self, learned: &mut Learned) {
+        let due = self
+            .runs
+            .table
+            .ids(|_, known| matches!(known.standing, Standing::Due { .. }));
+        let group = |id: RunId| self.runs.table.get(id).map(|known| known.run.group.clone());
+        let runs: BTreeMap<RunId, Group> = (due
+            .into_iter()
+            .chain(self.cases.awaited())
+            .chain(self.unnamed.iter().copied()))
+        .filter_map(|id| Some((id, group(id)?)))
+        .collect();
+        let full = self.settings.cases.enabled && self.cases.len() >= self.settings.cases.max;
+        let unread = Unread {
+            runs: runs.into_iter().collect(),
+            elsewhere: self.row_skipped || full,
+        };
+        if self.told_unread.as_ref() != Some(&unread) {
+            learned.facts.push(Fact::Unread(unread.clone()));
+            self.told_unread = Some(unread);
+        }
+    }
+
     /// After every answer: what it means for the round.
     fn go_on(&mut self, learned: &mut Learned) {
+        self.row_skipped |= learned.skips_rows();
         self.meet(learned);
         self.tell_active(learned);
         let cases = self.cases.take_refused();
@@ -1245,6 +1275,7 @@ impl Empirical {
             );
             learned.notices.push(Notice::NoCases { hint });
         }
+        self.tell_unread(learned);
     }
 }
 
@@ -1300,6 +1331,7 @@ impl Source for Empirical {
                 .is_some_and(|known| matches!(known.standing, Standing::Open(_)))
         });
         self.told_active = None;
+        self.row_skipped = false;
         self.forgiven = 0;
         self.last_passes = 0;
         if self.settings.cases.enabled {
