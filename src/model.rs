@@ -264,6 +264,10 @@ pub struct CaseInfo {
     pub suite: Name,
     /// Its file (Sample Platform: the command).
     pub file: Name,
+    /// Its tags (Sample Platform: the sample's), sorted, with commas between them; only lists of cases tell them. `None`: nobody
+    /// has. Not among what is serialized here, so that what was kept before there were tags can be read.
+    #[serde(skip)]
+    pub tags: Option<Name>,
 }
 
 /// Somebody has said that the failures of some cases are known, until a time.

@@ -240,9 +240,9 @@ families! {
         "When the next snooze that holds in an environment is over, in seconds since 1970; without environment: of those that hold everywhere. Absent if there is none."
         from (Some("`snooze_until` of the snoozes"), None)
         eg "testrun_snooze_next_expiry_timestamp_seconds - time() < 86400";
-    CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file"] ""
-        "The text of a case; always 1."
-        from (Some("the case's id, name, suite and file"), Some("`regression_test_id`, `command`, `categories`, `sample_name`"))
+    CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file", "tags"] ""
+        "The text of a case; always 1. Tags are sorted, with commas between them, and known where cases are discovered from a list."
+        from (Some("the case's id, name, suite and file; `tags` of the analytics and the registry"), Some("`regression_test_id`, `command`, `categories`, `sample_name`; `tags` of the samples"))
         eg "testrun_case_consecutive_failures * on (source, case) group_left (name, file) testrun_case_info";
     CASE_RESULTS_TOTAL: Cases, upstream, Counter "testrun_case_results_total" ["source", "environment", "branch", "case", "outcome"] ""
         "Results of a case in finished runs since the source was first met, by outcome. Above the series budget those of cases without series of their own are counted under case=\"__other__\"."

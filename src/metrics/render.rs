@@ -331,6 +331,7 @@ impl Row for CaseInfo {
             push_text_label(&mut labels, "name", &row.name);
             push_text_label(&mut labels, "suite", &row.suite);
             push_text_label(&mut labels, "file", &row.file);
+            push_text_label(&mut labels, "tags", row.tags.as_deref().unwrap_or_default());
             use_labels(&labels);
         }
     }

@@ -35,6 +35,7 @@ mod cases;
 mod keep;
 pub mod ledger;
 mod release;
+mod renames;
 mod runs;
 mod snapshot;
 mod snoozes;

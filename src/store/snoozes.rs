@@ -40,7 +40,7 @@ impl<'a> Snoozed<'a> {
     }
 
     /// Counts by environment; `cases` are those that each environment has.
-    pub(super) fn rows<'c>(&self, cases: BTreeMap<Name, HashSet<&'c Name>>) -> BTreeMap<Name, SnoozeRow> {
+    pub(super) fn rows(&self, cases: BTreeMap<Name, HashSet<&Name>>) -> BTreeMap<Name, SnoozeRow> {
         let Some(active) = &self.active else {
             return BTreeMap::new();
         };

@@ -13,6 +13,7 @@ use super::budget::{self, Claim, SERIES_PER_CASE, SERIES_PER_OTHER};
 use super::cases::{Cases, Entry, Order, Row};
 use super::keep;
 use super::release::{Held, Released, Shown, Truth, Zeros};
+use super::renames::{Link, Renames};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, Promotion, SourceSnapshot};
 use super::snoozes::Snoozed;
@@ -77,6 +78,9 @@ struct GroupState {
     rows: HashMap<CaseIndex, Row>,
     /// What was counted of cases that had no series of their own. Once there, it stays.
     other: Option<Box<Row>>,
+    /// Which cases go on under other ids; the links are kept in the [`Appendix`].
+    #[serde(skip)]
+    renames: Renames,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
     #[serde(skip)]
     sorted: Vec<CaseIndex>,
@@ -93,6 +97,7 @@ impl GroupState {
             shown: Shown::Never,
             rows: HashMap::new(),
             other: None,
+            renames: Renames::default(),
             sorted: Vec::new(),
         }
     }
@@ -117,10 +122,31 @@ impl GroupState {
     fn row(&mut self, case: CaseIndex, clock: Timestamp) -> &mut Row {
         let row = self.rows.entry(case).or_insert_with(|| {
             self.sorted.clear();
+            self.renames.appears(case);
             Row::new(clock)
         });
         row.touched = clock;
         row
+    }
+
+    /// Failures since the last pass and that pass, of a case under all its ids: the one place where a case's past is put together.
+    fn past(&self, case: CaseIndex) -> (u64, Option<Timestamp>) {
+        let (mut streak, mut last_pass) = (0, None);
+        let mut next = Some(case);
+        // No chain is longer than there are links.
+        for _ in 0..=self.renames.links().len() {
+            let Some((case, row)) = next.and_then(|case| Some((case, self.rows.get(&case)?))) else {
+                break;
+            };
+            let (failures, passed) = row.recent.streak();
+            streak += failures;
+            last_pass = last_pass.max(passed).max(row.told_pass);
+            if row.recent.has_passed() {
+                break;
+            }
+            next = self.renames.before(case, &self.rows);
+        }
+        (streak, last_pass)
     }
 
     /// Whether something is counted under `__other__` even if there is room for all that is alive.
@@ -152,6 +178,8 @@ struct Environment {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Appendix<'a> {
     after_snooze: Cow<'a, BTreeMap<RunId, u64>>,
+    tags: BTreeMap<CaseIndex, Name>,
+    renames: Vec<(Group, BTreeMap<CaseIndex, Link>)>,
 }
 
 /// The state of one source. See the room's documentation for its rules. What is serialized is what outlives the process:
@@ -226,12 +254,25 @@ impl SourceState {
     pub(super) fn appendix(&self) -> Appendix<'_> {
         Appendix {
             after_snooze: Cow::Borrowed(&self.after_snooze),
+            tags: self.cases.tags(),
+            renames: self
+                .groups
+                .iter()
+                .filter(|(_, group)| !group.renames.links().is_empty())
+                .map(|(name, group)| (name.clone(), group.renames.links().clone()))
+                .collect(),
         }
     }
 
     /// Makes what is kept whole again, under the bounds that hold now. `released`: what was shown after it was kept.
     pub(super) fn reopen(&mut self, spec: SourceSpec, appendix: Appendix<'_>, released: Vec<Released>) {
         self.after_snooze = appendix.after_snooze.into_owned();
+        self.cases.set_tags(appendix.tags);
+        for (name, links) in appendix.renames {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.renames = Renames::of(links);
+            }
+        }
         self.cases.reopen(spec.limits.cases_max);
         self.spec = spec;
         self.share_counted_runs();
@@ -272,6 +313,9 @@ impl SourceState {
         self.as_of = at;
         self.is_read = true;
         self.runs.end_baseline();
+        for group in self.groups.values_mut() {
+            group.renames.decide(&group.rows, &self.cases);
+        }
         self.forget();
         true
     }
@@ -515,13 +559,16 @@ impl SourceState {
         let mut used = CaseSet::default();
         self.groups.retain(|name, group| {
             let rows = group.rows.len();
-            group.rows.retain(|_, row| {
+            let lives = |row: &Row| {
                 row.touched >= rows_cutoff
                     || row.pending.is_some()
                     || row.recent.newest().is_some_and(|(ended, _)| ended >= rows_cutoff)
-            });
+            };
+            let kept = group.renames.kept_by(|case| group.rows.get(&case).is_some_and(lives));
+            group.rows.retain(|case, row| lives(row) || kept.contains(case));
             if group.rows.len() != rows {
                 group.sorted.clear();
+                group.renames.forget(&group.rows);
             }
             for case in group.rows.keys() {
                 used.insert(*case);
@@ -767,6 +814,8 @@ impl SourceState {
             let place_of_other = group
                 .sorted
                 .partition_point(|case| self.cases.name(*case).is_some_and(|case| **case < *OTHER));
+            let renamed = group.renames.links().keys();
+            let pasts: HashMap<CaseIndex, _> = renamed.map(|case| (*case, group.past(*case))).collect();
             let (before, after) = group.sorted.split_at(place_of_other);
             let places = before.iter().map(Some).chain([None]).chain(after.iter().map(Some));
             for place in places {
@@ -779,7 +828,8 @@ impl SourceState {
                         shown_cases.insert(*case);
                     }
                     let is_snoozed = place.is_some() && snoozed.covers(&name.environment, case_name);
-                    moment.show_case(&mut rows, name, case_name, row, is_snoozed);
+                    let past = place.and_then(|case| pasts.get(case)).copied();
+                    moment.show_case(&mut rows, (name, case_name), row, past, is_snoozed);
                 }
             }
         }
@@ -906,11 +956,22 @@ impl Moment {
         }
     }
 
-    fn show_case(&mut self, rows: &mut Vec<CaseRow>, group: &Group, case: &Name, row: &mut Row, snoozed: bool) {
-        let truth = CaseRow {
+    /// `past`: of a case that was another one before.
+    fn show_case(
+        &mut self,
+        rows: &mut Vec<CaseRow>,
+        (group, case): (&Group, &Name),
+        row: &mut Row,
+        past: Option<(u64, Option<Timestamp>)>,
+        snoozed: bool,
+    ) {
+        let mut truth = CaseRow {
             snoozed,
             ..case_row(group, case, row)
         };
+        if let Some((streak, last_pass)) = past {
+            (truth.consecutive_failures, truth.last_pass) = (streak, last_pass);
+        }
         let was = row.shown;
         let zeros = row.shown.show(self.now, self.generation, self.scraped);
         if row.shown == Shown::Truth && was != Shown::Truth {

@@ -11,7 +11,8 @@ use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice,
 use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
 use testrun_exporter::promotion;
 use testrun_exporter::simulate::{
-    CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, SnoozeTruth, Truth, WorldOptions,
+    CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, SnoozeTruth, Truth, When,
+    WorldOptions,
 };
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
@@ -898,6 +899,37 @@ fn snoozes_are_those_that_hold_and_cost_a_request_an_interval() {
         let most = usize::try_from(seconds / 600).unwrap() + 2;
         // More than a hundred snoozes are two pages; answers that cannot be read come again.
         assert!((most / 2..=3 * most).contains(&asked), "seed {seed}: {asked} of {most}");
+    });
+}
+
+#[test]
+fn a_key_that_may_not_read_snoozes_is_good_for_all_the_rest() {
+    on_paused_clocks([311], |seed| async move {
+        let exam = Exam {
+            world: snoozing,
+            ..Exam::of(Kind::Empirical, seed)
+        };
+        let mut sitting = exam.begin().await;
+        let snoozes = When::Endpoint("/api/snoozes".into(), 1);
+        sitting
+            .platform
+            .lock()
+            .unwrap()
+            .script_fault(snoozes, Fault::status(403));
+        for _ in 0..30 {
+            assert_eq!(sitting.round().await, RoundResult::Success);
+        }
+        let snapshot = sitting.last_snapshot();
+        assert!(snapshot.sources[0].snoozes.is_empty() && !snapshot.sources[0].cases.is_empty());
+        drop(sitting.truth().await);
+        let platform = sitting.platform.lock().unwrap();
+        assert_eq!(platform.violations(), [] as [String; 0]);
+        let asked = platform
+            .journal()
+            .entries()
+            .iter()
+            .filter(|entry| entry.endpoint == "/api/snoozes");
+        assert_eq!(asked.map(|entry| entry.status).collect::<Vec<_>>(), [403]);
     });
 }
 

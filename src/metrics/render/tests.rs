@@ -206,6 +206,7 @@ fn cases_are_shown_with_their_current_outcome_alone() {
     linux.case_outcomes.insert("linux".into(), [0, 0, 1, 0, 0, 0]);
     linux.cases_folded = 9;
     linux.case_infos = vec![CaseInfo {
+        tags: None,
         case: "12".into(),
         name: "--out=srt".into(),
         suite: "".into(),
@@ -310,6 +311,7 @@ fn a_full_snapshot_shows_every_family_of_this_half_in_the_catalogs_order() {
         name: "n".into(),
         suite: "s".into(),
         file: "f".into(),
+        tags: Some("slow,smoke".into()),
     }];
     let text = text(vec![full]);
     let shown: Vec<_> = text
@@ -639,7 +641,7 @@ proptest! {
                 row
             }).collect::<Vec<_>>();
             let mut one = source("a", vec![group_row(group("e", "a"), None)], [rows("a"), rows("b")].concat());
-            one.case_infos = cases.keys().map(|case| CaseInfo {
+            one.case_infos = cases.keys().map(|case| CaseInfo { tags: None,
                 case: format!("case {case:03}").into(),
                 name: "n".into(),
                 suite: "s".into(),

@@ -892,6 +892,7 @@ impl Empirical {
                     .unwrap_or_else(|| Name::from("")),
                 suite: loose::name(&row.suites.0.join(" › ")),
                 file: row.file_path.name().unwrap_or_else(|| Name::from("")),
+                tags: Some(loose::tags(&row.tags)),
             };
             if self.settings.cases.admits(&id, &info.name) || self.is_wanted(&id) {
                 self.track(&id, Some(info), learned);
@@ -1307,6 +1308,7 @@ fn info_of(id: &Name, nesting: &[String]) -> CaseInfo {
         name: loose::name(title),
         suite: loose::name(&suites.join(" › ")),
         file: loose::name(file),
+        tags: None,
     }
 }
 

@@ -199,6 +199,7 @@ pub(super) struct ListedCase {
     pub(super) name: Text,
     pub(super) file_path: Text,
     pub(super) suites: Texts,
+    pub(super) tags: Texts,
 }
 
 #[derive(Debug, Default, Deserialize)]

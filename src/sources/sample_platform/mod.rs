@@ -109,6 +109,8 @@ struct Tracked {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Sample {
     name: Option<Name>,
+    #[serde(skip)]
+    tags: Option<Name>,
     /// The number of finished runs that its history was last read after.
     read_after: u64,
     #[serde(with = "crate::packed")]
@@ -743,6 +745,7 @@ impl SamplePlatform {
             name: row.sample_name.name().unwrap_or_else(|| Name::from("")),
             suite: loose::name(&row.categories.0.join(", ")),
             file: row.command.name().unwrap_or_else(|| Name::from("")),
+            tags: None,
         };
         let sample = row.sample_id.id();
         if !self.track(&case, sample, Some(info), old, learned) {
@@ -819,6 +822,7 @@ impl SamplePlatform {
             if (tested || self.samples.contains_key(&id)) && self.samples.len() < self.settings.cases.max {
                 let sample = self.samples.entry(id).or_default();
                 sample.name = row.original_name.name();
+                sample.tags = Some(loose::tags(&row.tags));
                 sample.listed = Some(self.now);
             } else if tested && !self.samples.contains_key(&id) {
                 self.refused += 1;
@@ -892,12 +896,15 @@ impl SamplePlatform {
         if self.by_runs() && known.standing == Standing::Read {
             return;
         }
-        let name = self.samples.get(&sample).and_then(|sample| sample.name.clone());
+        let known = self.samples.get(&sample);
+        let tags = known.and_then(|sample| sample.tags.clone());
+        let name = known.and_then(|sample| sample.name.clone());
         let info = name.map(|name| CaseInfo {
             case: case.clone(),
             name,
             suite: Name::from(""),
             file: Name::from(""),
+            tags,
         });
         if !self.track(&case, Some(sample), info.filter(|_| self.by_history()), false, learned) {
             return;
@@ -1153,7 +1160,8 @@ impl SamplePlatform {
         let is_due = |known: &Known| matches!(known.standing, Standing::Due { .. });
         let runs = table.known.iter();
         let runs = runs.filter(|(id, known)| is_due(known) || self.incomplete.contains(id));
-        let full = self.settings.cases.enabled && self.cases.len() >= self.settings.cases.max;
+        let tracked = self.cases.len().max(self.samples.len());
+        let full = self.settings.cases.enabled && tracked >= self.settings.cases.max;
         let unread = Unread {
             runs: runs.map(|(id, known)| (*id, known.run.group.clone())).collect(),
             elsewhere: self.row_skipped || full || self.samples_due().0 > 0,

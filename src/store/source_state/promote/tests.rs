@@ -415,8 +415,8 @@ proptest! {
             prop_assert!(at(moment).duration_since(at(newest.ended)) < MAX_AGE, "overdue: {newest:?}");
             let is_snoozed = |index: usize| snoozes.iter().any(|(case, until)| *case == index && *until > now);
             prop_assert!(matches!(newest.outcome, RunOutcome::Passed | RunOutcome::Failed), "{newest:?}");
-            for index in 0..CASES {
-                let is_told = |outcome: CaseOutcome| outcome == CaseOutcome::Skipped || told_at[index] <= place;
+            for (index, told_at) in told_at.iter().enumerate() {
+                let is_told = |outcome: CaseOutcome| outcome == CaseOutcome::Skipped || *told_at <= place;
                 prop_assert!(newest.results[index].is_none_or(is_told), "incomplete: {newest:?}");
                 let mut main: Vec<&TrueRun> = runs.iter().map(|(run, _)| run).filter(|run| run.is_main).collect();
                 main.sort_by_key(|run| (run.ended, run.id));
