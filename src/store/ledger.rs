@@ -15,7 +15,8 @@
 //!
 //! Integers are little-endian. The schema's number stands for everything behind it, the kept state and the source's memory
 //! included. Whoever changes one of those types gives the new form the next number and keeps the old types to read the old
-//! number with; a file of each version is a test's fixture for good.
+//! number with; a file of each version is a test's fixture for good. What is only added needs no number: it goes into the appendix
+//! behind the state or the memory, where older files end.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};

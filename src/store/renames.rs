@@ -119,12 +119,6 @@ impl Renames {
         newest.is_some_and(|newest| newest < link.from).then_some(link.old)
     }
 
-    /// Whether a case goes on under another id.
-    pub(super) fn is_continued(&self, case: CaseIndex, rows: &HashMap<CaseIndex, Row>) -> bool {
-        let mut successors = self.links.iter().filter(|(_, link)| link.old == case);
-        successors.any(|(successor, _)| self.before(*successor, rows).is_some())
-    }
-
     /// The cases that are kept for the sake of what they have become, as far as `lives` says so.
     pub(super) fn kept_by(&self, lives: impl Fn(CaseIndex) -> bool) -> Vec<CaseIndex> {
         let mut kept = Vec::new();

@@ -174,7 +174,8 @@ struct Environment {
     touched: Timestamp,
 }
 
-/// What is kept behind the state, in ledgers that know of it: those of before end there, and it is empty.
+/// What is kept behind the state, in ledgers that know of it: those of before end there, and it is empty. Whoever adds to it once
+/// it has been released puts a second appendix behind it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Appendix<'a> {
     after_snooze: Cow<'a, BTreeMap<RunId, u64>>,

@@ -97,10 +97,8 @@ impl SourceState {
         let alive = self.alive_since();
         let mut newest: HashMap<CaseIndex, Option<Newest>> = HashMap::new();
         for (_, group) in groups {
-            let alive = group.rows.iter().filter(|(_, row)| row.seen() >= alive);
-            // What goes on under another id is judged there.
-            let alive = alive.filter(|(case, _)| !group.renames.is_continued(**case, &group.rows));
-            for (case, row) in alive {
+            // A case that goes on under another id is judged under both: that the two are one is a guess, be it a good one.
+            for (case, row) in group.rows.iter().filter(|(_, row)| row.seen() >= alive) {
                 let result = row.recent.newest().zip(row.recent.outcome());
                 let result = result.map(|(order, outcome)| Newest { order, outcome });
                 let known = newest.entry(*case).or_default();

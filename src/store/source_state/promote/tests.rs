@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use regex::Regex;
 
 use crate::model::{
-    CaseOutcome, CaseResult, Condition, Fact, Group, Name, RoundResult, Run, RunOutcome, Snooze, Unread,
+    CaseInfo, CaseOutcome, CaseResult, Condition, Fact, Group, Name, RoundResult, Run, RunOutcome, Snooze, Unread,
 };
 use crate::promotion::{Settings, is_fresh, is_promotable};
 use crate::store::tests::spec;
@@ -183,6 +183,37 @@ fn what_failed_last_blocks_be_it_in_an_older_run() {
         ..TrueRun::passed(2, 90).with(2, CaseOutcome::Failed)
     };
     check(&[], [TrueRun::passed(1, 80).whole(), elsewhere.whole()].concat(), &[]);
+}
+
+#[test]
+fn a_failing_case_that_goes_on_under_another_id_is_judged_under_both() {
+    let text = |case: &str| {
+        Fact::Case(CaseInfo {
+            case: case.into(),
+            name: "title".into(),
+            suite: "".into(),
+            file: "a.spec.ts".into(),
+            tags: None,
+        })
+    };
+    let mut state = state(&[]);
+    let failed = TrueRun::passed(1, 80).with(2, CaseOutcome::Failed);
+    publish(&mut state, [failed.whole(), vec![text("c2")]].concat(), 85);
+    let mut renamed = TrueRun::passed(2, 90);
+    renamed.results[2] = None;
+    let mut facts = renamed.whole();
+    let Some(Fact::Result(result)) = TrueRun::passed(2, 90).result(2) else {
+        panic!("a run without results");
+    };
+    facts.extend([
+        text("new"),
+        Fact::Result(CaseResult {
+            case: "new".into(),
+            ..result
+        }),
+    ]);
+    let promotion = publish(&mut state, facts, 100);
+    assert_eq!(blocked(&promotion, 101), ["case_failing"]);
 }
 
 #[test]
