@@ -68,6 +68,7 @@ fn spec(cases: usize) -> SourceSpec {
             retention: Duration::from_secs(3_650 * 86_400),
             series_ttl: Duration::from_secs(3_650 * 86_400),
         },
+        promotion: None,
     }
 }
 

@@ -126,6 +126,7 @@ fn main() {
         error_codes: ErrorCode::ALL,
         active_states: ActiveState::ALL,
         limits,
+        promotion: None,
     };
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let days: u64 = arguments

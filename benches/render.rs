@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 use testrun_exporter::metrics::render::render;
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Group};
-use testrun_exporter::store::{CaseRow, Counts, LastResult, Snapshot, SourceSnapshot};
+use testrun_exporter::store::{CaseRow, Counts, LastResult, Promotion, Snapshot, SourceSnapshot};
 
 /// 14 series each: 100 000 in all.
 const CASES: usize = 100_000 / 14;
@@ -18,6 +18,7 @@ const CASES: usize = 100_000 / 14;
 fn case_row(number: usize) -> CaseRow {
     let at = Timestamp::from_second(1_795_300_000).unwrap_or_default();
     CaseRow {
+        snoozed: false,
         group: Group {
             environment: "staging".into(),
             branch: "main".into(),
@@ -43,6 +44,8 @@ fn case_row(number: usize) -> CaseRow {
 
 fn snapshot() -> Snapshot {
     let source = SourceSnapshot {
+        snoozes: BTreeMap::new(),
+        promotion: Promotion::default(),
         source: "shop".into(),
         project: None,
         groups: Vec::new(),

@@ -30,7 +30,7 @@ use testrun_exporter::metrics::ends::{Body, Complete, Ends};
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo};
 use testrun_exporter::metrics::render::{Rendered, Renderer};
 use testrun_exporter::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group};
-use testrun_exporter::store::{CaseRow, CountedRun, Counts, LastResult, Snapshot, SourceSnapshot};
+use testrun_exporter::store::{CaseRow, CountedRun, Counts, LastResult, Promotion, Snapshot, SourceSnapshot};
 use testrun_exporter::web;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,6 +90,7 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
     let mut rows: Vec<_> = (0..count)
         .map(|_| {
             let mut row = CaseRow {
+                snoozed: false,
                 group: Group {
                     environment: "staging".into(),
                     branch: "main".into(),
@@ -136,6 +137,8 @@ fn change(row: &mut CaseRow, step: u64) {
 
 fn snapshot(cases: Vec<CaseRow>) -> Snapshot {
     let source = SourceSnapshot {
+        snoozes: BTreeMap::new(),
+        promotion: Promotion::default(),
         source: "shop".into(),
         project: None,
         groups: Vec::new(),

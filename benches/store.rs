@@ -72,6 +72,7 @@ fn main() {
         error_codes,
         active_states,
         limits,
+        promotion: None,
     });
     state.round_ended(RoundResult::Success, at(0));
     for id in 1..=RUNS {

@@ -177,6 +177,7 @@ fn settings(kind: Kind, discovery: Discovery) -> Settings {
         branches: Branches::new(Vec::new()),
         environments: BTreeMap::new(),
         run_duration_unit: DurationUnit::Auto,
+        snoozes: (kind == Kind::Empirical).then_some(Duration::from_secs(600)),
         cases: CaseSettings {
             enabled: true,
             discovery,

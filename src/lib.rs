@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod model;
 mod packed;
 pub mod poll;
+pub mod promotion;
 pub mod simulate;
 pub mod sources;
 pub mod status;

@@ -128,6 +128,26 @@ closed_set! {
     }
 }
 
+closed_set! {
+    /// What speaks against a promotion of what runs in an environment.
+    Condition {
+        /// What is known is too old, or was read by another process.
+        Stale => "stale",
+        /// No finished run is known.
+        NoRun => "no_run",
+        /// The newest run is too old, or nobody knows when it ended.
+        RunOverdue => "run_overdue",
+        /// The newest run did not pass.
+        RunNotPassed => "run_not_passed",
+        /// Something that has finished is not read, or cannot be.
+        Partial => "partial",
+        /// A required case failed last, and nobody has snoozed that.
+        CaseFailing => "case_failing",
+        /// A required case has not passed lately.
+        CaseMissing => "case_missing",
+    }
+}
+
 impl CaseOutcome {
     /// Whether it lengthens a streak of failures.
     #[must_use]
@@ -244,6 +264,30 @@ pub struct CaseInfo {
     pub suite: Name,
     /// Its file (Sample Platform: the command).
     pub file: Name,
+    /// Its tags (Sample Platform: the sample's), sorted, with commas between them; only lists of cases tell them. `None`: nobody
+    /// has. Not among what is serialized here, so that what was kept before there were tags can be read.
+    #[serde(skip)]
+    pub tags: Option<Name>,
+}
+
+/// Somebody has said that the failures of some cases are known, until a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Snooze {
+    /// The cases that it covers.
+    pub cases: Vec<Name>,
+    /// Where it holds; `None`: everywhere.
+    pub environment: Option<Name>,
+    /// When it is over.
+    pub until: Timestamp,
+}
+
+/// What a source knows to have finished and has not read, or cannot read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Runs that are still to be read, or results of which are still to come, and where they belong as far as is known.
+    pub runs: Vec<(RunId, Group)>,
+    /// Something that could belong anywhere: rows that were passed over in this round, more cases than are tracked.
+    pub elsewhere: bool,
 }
 
 /// One thing that a source has learned. Facts may be repeated and may come in any order.
@@ -259,6 +303,18 @@ pub enum Fact {
     Result(CaseResult),
     /// The text of a case.
     Case(CaseInfo),
+    /// What is not read: replaces what was said before.
+    Unread(Unread),
+    /// The snoozes, all of them: replaces what was said before. `None`: nobody knows any more.
+    Snoozes(Option<Vec<Snooze>>),
+    /// How many failures of a run are left when the snoozed ones are taken away. No part of what the run is: it changes when
+    /// somebody snoozes a case after the run has ended.
+    FailedAfterSnooze {
+        /// The run.
+        run: RunId,
+        /// The failures.
+        failed: u64,
+    },
     /// The last pass of a case that no known result tells.
     LastPass {
         /// The case.

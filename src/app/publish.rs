@@ -298,6 +298,7 @@ impl Publisher {
         };
         for source in &snapshot.sources {
             tell_projects(&self.owns, source);
+            tell_promotion(&self.owns, source);
         }
         let now = (self.wall)();
         let fresh = self.fresh(&snapshot, now);
@@ -368,6 +369,14 @@ pub(super) fn tell_projects(owns: &[SourceOwn], source: &SourceSnapshot) {
     let Some(project) = &source.project else { return };
     if let Some(own) = owns.iter().find(|own| own.name() == &*source.source) {
         own.project_told(project);
+    }
+}
+
+/// What speaks against a promotion is shown beside the source's health, because it has to be reckoned for each scrape: a page
+/// that is served for too long, for whatever reason, must not let anything through.
+pub(super) fn tell_promotion(owns: &[SourceOwn], source: &SourceSnapshot) {
+    if let Some(own) = owns.iter().find(|own| own.name() == &*source.source) {
+        own.promotion(&source.promotion);
     }
 }
 

@@ -292,7 +292,7 @@ pub(super) fn difference(now: &SourceConfig, next: &SourceConfig) -> Difference 
     let connection = format!("{:?}", now.transport) != format!("{:?}", next.transport)
         || !now.transport.credential.is(&next.transport.credential);
     let reading = format!("{:?}", now.source) != format!("{:?}", next.source);
-    if connection || reading || now.poll != next.poll {
+    if connection || reading || now.poll != next.poll || now.promotion != next.promotion {
         Difference::Changed { connection, reading }
     } else {
         Difference::Same
@@ -354,6 +354,7 @@ fn spec(source: &SourceConfig) -> SourceSpec {
         error_codes,
         active_states,
         limits,
+        promotion: source.promotion.clone(),
     }
 }
 

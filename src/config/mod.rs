@@ -26,7 +26,7 @@ pub use watch::{Fingerprint, Watch};
 
 use crate::model::Name;
 use crate::web::access::Access;
-use crate::{logging, poll, sources, transport};
+use crate::{logging, poll, promotion, sources, transport};
 use layers::Layers;
 use read::{Item, Reader, Section, quoted};
 
@@ -138,6 +138,8 @@ pub struct SourceConfig {
     pub poll: poll::Settings,
     /// What it is asked.
     pub source: sources::Settings,
+    /// What has to hold for a promotion; `None`: nobody asks.
+    pub promotion: Option<promotion::Settings>,
 }
 
 impl SourceConfig {

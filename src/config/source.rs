@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
@@ -16,6 +17,7 @@ use super::layers;
 use super::read::{Item, Section, either, quoted, shown_duration};
 use crate::model::Name;
 use crate::poll;
+use crate::promotion;
 use crate::sources::{self, BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind};
 use crate::transport::http::{self, Credential};
 
@@ -76,6 +78,14 @@ const ANALYTICS_LAG_DEFAULT: Duration = Duration::from_secs(3 * 60);
 /// Headers as long as this are refused by most servers.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// Snoozes are made by people, for days.
+const SNOOZES_INTERVAL: RangeInclusive<Duration> = MINUTE..=DAY;
+const SNOOZES_INTERVAL_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// A promotion that rests on a run of last month rests on nothing.
+const RUN_MAX_AGE: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(30 * 24 * 60 * 60);
+const RUN_MAX_AGE_DEFAULT: Duration = DAY;
+
 const BRANCHES_DEFAULT: [&str; 2] = ["main", "master"];
 const TOKEN_EXPECTED: &str = "the platform's API token";
 const EMPIRICAL_ONLY: &str = "only empirical sources have this key; expected it to be left out";
@@ -113,6 +123,7 @@ pub(super) fn read_source(name: &str, mut source: Section<'_>) -> Option<(Source
     let ca_file = source.take("ca_file").and_then(|item| readable_file(&item));
     let poll = read_poll(&mut source);
     let settings = read_settings(&mut source, kind);
+    let promotion = read_gate(source.section("gate"), &settings);
     source.finish();
 
     let (kind, base_url, (credential, token)) = (kind?, base_url?, credential?);
@@ -132,6 +143,7 @@ pub(super) fn read_source(name: &str, mut source: Section<'_>) -> Option<(Source
             transport,
             poll,
             source,
+            promotion,
         },
         token,
     ))
@@ -397,12 +409,15 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
     let lookback = source.take("lookback").and_then(|item| item.duration(&lookback));
     let series_ttl = source.take("series_ttl").and_then(|item| item.duration(&SERIES_TTL));
     let branches = read_branches(source);
-    let (environments, run_duration_unit) = if kind == Some(Kind::SamplePlatform) {
+    let (environments, run_duration_unit, snoozes) = if kind == Some(Kind::SamplePlatform) {
         source.refuse("environments", EMPIRICAL_ONLY);
         source.refuse("run_duration_unit", EMPIRICAL_ONLY);
-        (BTreeMap::new(), DurationUnit::Auto)
+        source.refuse("snoozes", EMPIRICAL_ONLY);
+        (BTreeMap::new(), DurationUnit::Auto, None)
     } else {
-        (read_environments(source), read_duration_unit(source))
+        let environments = read_environments(source);
+        let unit = read_duration_unit(source);
+        (environments, unit, read_snoozes(source.section("snoozes")))
     };
     sources::Settings {
         kind: kind.unwrap_or(Kind::Empirical),
@@ -411,6 +426,7 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
         branches,
         environments,
         run_duration_unit,
+        snoozes,
         cases: read_cases(source.section("cases"), kind),
     }
 }
@@ -461,6 +477,80 @@ fn read_duration_unit(source: &mut Section<'_>) -> DurationUnit {
         .take("run_duration_unit")
         .and_then(|item| item.choice(&units))
         .unwrap_or_default()
+}
+
+/// What has to hold for a promotion, if anybody asks.
+fn read_gate(mut gate: Section<'_>, settings: &sources::Settings) -> Option<promotion::Settings> {
+    let enabled = gate.take("enabled").and_then(|item| item.truth()).unwrap_or_default();
+    let is_kept = |name: &str| {
+        let label = settings.branches.label(Some(name));
+        label.is_empty() || *label == *name
+    };
+    let branches = match gate.take("branches") {
+        None => BRANCHES_DEFAULT
+            .into_iter()
+            .filter(|name| is_kept(name))
+            .map(Name::from)
+            .collect(),
+        Some(item) => {
+            let mut names = Vec::new();
+            for item in item.list("a list of branches") {
+                let Some(name) = item.text("a branch's name") else {
+                    continue;
+                };
+                if !is_kept(&name) {
+                    let name = quoted(&name);
+                    item.problem(format!(
+                        "{name} has no label of its own; expected a branch that `branches` keeps"
+                    ));
+                }
+                names.push(Name::from(name));
+            }
+            names
+        }
+    };
+    let run_max_age = gate.take("run_max_age").and_then(|item| item.duration(&RUN_MAX_AGE));
+    let required = gate.take("required").map(read_rules).unwrap_or_default();
+    let cases = &settings.cases;
+    if enabled && branches.is_empty() && !settings.branches.label(None).is_empty() {
+        gate.missing(
+            "branches",
+            "no branch is named; expected at least one that `branches` keeps",
+        );
+    }
+    if enabled && !required.is_empty() && !cases.enabled {
+        gate.missing(
+            "required",
+            "cases are named, but cases.enabled is false; expected it to be true",
+        );
+    }
+    gate.finish();
+    let all_cases = cases.enabled
+        && cases.include.is_empty()
+        && cases.exclude.is_empty()
+        && matches!(
+            cases.discovery,
+            Discovery::RunDetails | Discovery::Registry | Discovery::Runs
+        );
+    let run_max_age = run_max_age.unwrap_or(RUN_MAX_AGE_DEFAULT);
+    enabled.then(|| promotion::Settings {
+        branches,
+        run_max_age: SignedDuration::try_from(run_max_age).unwrap_or(SignedDuration::MAX),
+        required,
+        all_cases,
+    })
+}
+
+/// How often they are read, if they are.
+fn read_snoozes(mut snoozes: Section<'_>) -> Option<Duration> {
+    let enabled = snoozes.take("enabled").and_then(|item| item.truth());
+    let interval = snoozes
+        .take("interval")
+        .and_then(|item| item.duration(&SNOOZES_INTERVAL));
+    snoozes.finish();
+    enabled
+        .unwrap_or_default()
+        .then(|| interval.unwrap_or(SNOOZES_INTERVAL_DEFAULT))
 }
 
 fn read_cases(mut cases: Section<'_>, kind: Option<Kind>) -> CaseSettings {

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tempfile::TempDir;
 use tracing::level_filters::LevelFilter;
 
@@ -561,13 +562,54 @@ fn each_kind_has_its_own_keys_discoveries_and_ids() {
     );
     let only = "only empirical sources have this key; expected it to be left out";
     check(
-        &sample_platform("project: { id: 1 }\nenvironments: {}\nrun_duration_unit: s\ncases: { batch_size: 5 }"),
+        &sample_platform(
+            "project: { id: 1 }\nenvironments: {}\nrun_duration_unit: s\nsnoozes: { enabled: true }\ncases: { batch_size: 5 }",
+        ),
         &[
             &format!("c.yaml: sources.a.project: {only}"),
             &format!("c.yaml: sources.a.environments: {only}"),
             &format!("c.yaml: sources.a.run_duration_unit: {only}"),
+            &format!("c.yaml: sources.a.snoozes: {only}"),
             &format!("c.yaml: sources.a.cases.batch_size: {only}"),
         ],
+    );
+}
+
+#[test]
+fn a_gate_names_branches_that_have_a_label_and_cases_that_are_read() {
+    let gate = |lines: &str| ok(&empirical(lines)).sources[0].promotion.clone();
+    assert_eq!(gate(""), None);
+    assert_eq!(gate("gate: { run_max_age: 1h }"), None, "it has to be turned on");
+    let told = gate("branches: [main, ~^release/]\ngate: { enabled: true }").unwrap();
+    assert_eq!((&told.branches[..], told.all_cases), (&["main".into()][..], true));
+    assert_eq!(told.run_max_age, SignedDuration::from_hours(24));
+    let lines =
+        "branches: [~^release/]\ngate: { enabled: true, branches: [release/2], required: [pay], run_max_age: 2h }";
+    let told = gate(lines).unwrap();
+    assert!(told.names_cases() && told.counts(&"release/2".into()) && !told.counts(&"main".into()));
+    let all = gate("branches: []\ngate: { enabled: true }").unwrap();
+    assert!(all.counts(&"".into()));
+    for narrow in ["include: [a]", "exclude: [a]", "discovery: analytics", "enabled: false"] {
+        let told = gate(&format!("cases: {{ {narrow} }}\ngate: {{ enabled: true }}")).unwrap();
+        assert!(
+            !told.all_cases,
+            "{narrow}: a run's counts are of more cases than are read"
+        );
+    }
+    check(
+        &empirical("branches: [develop]\ngate: { enabled: true }"),
+        &["c.yaml: sources.a.gate.branches: no branch is named; expected at least one that `branches` keeps"],
+    );
+    check(
+        &empirical("gate: { enabled: true, branches: [develop], run_max_age: 5s }"),
+        &[
+            "c.yaml: sources.a.gate.branches[0]: \"develop\" has no label of its own; expected a branch that `branches` keeps",
+            "c.yaml: sources.a.gate.run_max_age: 5s is out of range; expected a duration from 1m to 30d",
+        ],
+    );
+    check(
+        &empirical("cases: { enabled: false }\ngate: { enabled: true, required: [a] }"),
+        &["c.yaml: sources.a.gate.required: cases are named, but cases.enabled is false; expected it to be true"],
     );
 }
 

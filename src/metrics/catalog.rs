@@ -51,6 +51,8 @@ pub enum Chapter {
     LastRun,
     /// Single cases.
     Cases,
+    /// Whether what runs somewhere may be promoted.
+    Gate,
     /// The exporter itself.
     Exporter,
     /// The operating system's view of the process.
@@ -59,11 +61,12 @@ pub enum Chapter {
 
 impl Chapter {
     /// In the order of the document.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Sources,
         Self::Runs,
         Self::LastRun,
         Self::Cases,
+        Self::Gate,
         Self::Exporter,
         Self::Process,
     ];
@@ -74,6 +77,7 @@ impl Chapter {
             Self::Runs => "Runs",
             Self::LastRun => "The last run",
             Self::Cases => "Cases",
+            Self::Gate => "The gate",
             Self::Exporter => "The exporter itself",
             Self::Process => "The process",
         }
@@ -211,6 +215,10 @@ families! {
         "Cases of the run that ended last, by outcome, from its own counts. Absent where the platform does not tell."
         from (Some("`success_count`, `failed_count`, `flaky_count`, `skipped_count`"), Some("results of the run, by `status`"))
         eg "testrun_last_run_cases{outcome=\"failed\"}";
+    LAST_RUN_CASES_FAILED_AFTER_SNOOZE: LastRun, upstream, Gauge "testrun_last_run_cases_failed_after_snooze" ["source", "environment", "branch"] ""
+        "Cases that failed in the run that ended last and are not snoozed, from its own count. Absent where the platform does not tell."
+        from (Some("`failed_count_after_snoozing`, where it is sent"), None)
+        eg "testrun_last_run_cases_failed_after_snooze > 0";
     LAST_RUN_INFO: LastRun, upstream, Info "testrun_last_run_info" ["source", "environment", "branch", "run_id", "commit", "build_url"] ""
         "The run that ended last; always 1. Replaced by the next one, and the only place of its labels."
         from (Some("`id`, `commit`, `build_url`"), Some("`run_id`, `commit_sha`, `github_link`"))
@@ -220,9 +228,21 @@ families! {
         "Cases by their current outcome, in whatever branch. Complete, even if the series budget leaves cases out."
         from (Some("`status` of the case's history"), Some("`status` of the run's results"))
         eg "testrun_cases{outcome=\"failed\"}";
-    CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file"] ""
-        "The text of a case; always 1."
-        from (Some("the case's id, name, suite and file"), Some("`regression_test_id`, `command`, `categories`, `sample_name`"))
+    SNOOZES_ACTIVE: Cases, upstream, Gauge "testrun_snoozes_active" ["source", "environment"] ""
+        "Snoozes that are not over, by the environment that they are for; those that hold everywhere have no environment. Absent unless snoozes are read."
+        from (Some("`snooze_until`, `scoped_to_environment_id` of the snoozes"), None)
+        eg "sum by (source) (testrun_snoozes_active)";
+    SNOOZED_CASES: Cases, upstream, Gauge "testrun_snoozed_cases" ["source", "environment"] ""
+        "Cases of an environment that are snoozed there or everywhere. Absent unless snoozes are read."
+        from (Some("`test_ids` of the snoozes"), None)
+        eg "testrun_snoozed_cases > 20";
+    SNOOZE_NEXT_EXPIRY_TIMESTAMP_SECONDS: Cases, upstream, Gauge "testrun_snooze_next_expiry_timestamp_seconds" ["source", "environment"] "seconds since 1970"
+        "When the next snooze that holds in an environment is over, in seconds since 1970; without environment: of those that hold everywhere. Absent if there is none."
+        from (Some("`snooze_until` of the snoozes"), None)
+        eg "testrun_snooze_next_expiry_timestamp_seconds - time() < 86400";
+    CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file", "tags"] ""
+        "The text of a case; always 1. Tags are sorted, with commas between them, and known where cases are discovered from a list."
+        from (Some("the case's id, name, suite and file; `tags` of the analytics and the registry"), Some("`regression_test_id`, `command`, `categories`, `sample_name`; `tags` of the samples"))
         eg "testrun_case_consecutive_failures * on (source, case) group_left (name, file) testrun_case_info";
     CASE_RESULTS_TOTAL: Cases, upstream, Counter "testrun_case_results_total" ["source", "environment", "branch", "case", "outcome"] ""
         "Results of a case in finished runs since the source was first met, by outcome. Above the series budget those of cases without series of their own are counted under case=\"__other__\"."
@@ -256,6 +276,19 @@ families! {
         "Failures of a case since its last pass; skipped and unknown results are passed over. Absent if no result is known."
         from (Some("`status`"), Some("`status`"))
         eg "testrun_case_consecutive_failures >= 3";
+    CASE_SNOOZED: Cases, upstream, Gauge "testrun_case_snoozed" ["source", "environment", "branch", "case"] ""
+        "1 if somebody has snoozed a case in the environment or everywhere: its failures are known. Absent if not."
+        from (Some("`test_ids`, `scoped_to_environment_id`, `snooze_until` of the snoozes"), None)
+        eg "testrun_case_consecutive_failures >= 3 unless on (source, environment, branch, case) testrun_case_snoozed";
+
+    ENVIRONMENT_BLOCKED: Gate, own, Gauge "testrun_environment_blocked" ["source", "environment", "condition"] ""
+        "1 if a condition speaks against a promotion of what runs in the environment, else 0. Reckoned anew for each scrape. Absent without gate.enabled."
+        from ()
+        eg "testrun_environment_blocked{environment=\"staging\"} == 1";
+    ENVIRONMENT_PROMOTABLE: Gate, own, Gauge "testrun_environment_promotable" ["source", "environment"] ""
+        "1 if no condition speaks against a promotion of what runs in the environment, else 0: never 1 on stale, partial or failing data. Reckoned anew for each scrape. Absent without gate.enabled."
+        from ()
+        eg "testrun_environment_promotable{environment=\"staging\"} == 1";
 
     BUILD_INFO: Exporter, own, Info "testrun_exporter_build_info" ["version", "revision", "rustc_version"] ""
         "What this exporter was built from; always 1."
@@ -481,6 +514,7 @@ are gauges in both, because a state set would have to name its label like itself
 | `outcome` of a case | CASE_OUTCOMES |
 | `state` | ACTIVE_STATES; only those that the platform has |
 | `error_code` | ERROR_CODES; only those that the platform has |
+| `condition` of the gate | CONDITIONS |
 | `result` of a round | ROUND_RESULTS |
 | `endpoint` | the route template, never a path with an id in it |
 
@@ -495,7 +529,7 @@ ends at `passed` or `flaky`, and passes over `skipped` and `unknown`.
 /// The text of METRICS.md.
 #[must_use]
 pub fn markdown() -> String {
-    use crate::model::{ActiveState, CaseOutcome, ErrorCode, RoundResult, RunOutcome};
+    use crate::model::{ActiveState, CaseOutcome, Condition, ErrorCode, RoundResult, RunOutcome};
     let words = |labels: Vec<&str>| {
         labels
             .iter()
@@ -519,6 +553,10 @@ pub fn markdown() -> String {
         .replace(
             "ERROR_CODES",
             &words(ErrorCode::ALL.iter().map(|it| it.label()).collect()),
+        )
+        .replace(
+            "CONDITIONS",
+            &words(Condition::ALL.iter().map(|it| it.label()).collect()),
         )
         .replace(
             "ROUND_RESULTS",

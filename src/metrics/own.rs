@@ -16,8 +16,10 @@ use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVe
 use url::Url;
 
 use crate::metrics::catalog::{self, Family, Type};
-use crate::metrics::text::{Format, Page, Samples, push_text_label, safe_text, unix_seconds};
-use crate::model::RoundResult;
+use crate::metrics::text::{Format, Page, Samples, push_identity_label, push_text_label, safe_text, unix_seconds};
+use crate::model::{Condition, RoundResult};
+use crate::promotion::{Blocked, is_fresh, is_promotable};
+use crate::store::Promotion;
 
 /// A round is one request when nothing has happened, and a backlog's worth of waiting for the budget at worst.
 const ROUND_SECONDS_BOUNDS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
@@ -103,6 +105,8 @@ struct State {
     project: String,
     last_result: Option<RoundResult>,
     last_success: Option<Timestamp>,
+    /// What the newest snapshot says of a promotion.
+    promotion: Promotion,
 }
 
 impl State {
@@ -354,6 +358,22 @@ impl Own {
         );
     }
 
+    /// Each environment's standing at this moment, whatever became of the task that told it: by itself it grows stale.
+    fn gates(&self, now: Timestamp) -> Vec<Gate> {
+        let mut gates = Vec::new();
+        for (name, state) in self.shared.sources().iter() {
+            let stale_after = SignedDuration::try_from(state.stale_after).unwrap_or(SignedDuration::MAX);
+            let is_fresh = is_fresh(state.promotion.as_of, stale_after, now);
+            for standing in state.promotion.standings.iter() {
+                let mut labels = String::new();
+                push_identity_label(&mut labels, "source", name);
+                push_identity_label(&mut labels, "environment", &standing.environment);
+                gates.push((labels, standing.blocked(now, is_fresh)));
+            }
+        }
+        gates
+    }
+
     /// The text for one scrape: whole families in the order of their names, the process's own ones first.
     #[must_use]
     pub fn render(&self, now: Timestamp, format: Format) -> String {
@@ -363,7 +383,11 @@ impl Own {
         }
         let mut page = Page::new(format);
         process::write(&mut page);
+        let mut gates = Some(self.gates(now));
         for gathered in self.shared.registry.gather() {
+            if let Some(gates) = gates.take_if(|_| gathered.name() > catalog::ENVIRONMENT_PROMOTABLE.name) {
+                write_gates(&mut page, &gates);
+            }
             // All that is registered was made from the catalog.
             if let Some(family) = catalog::FAMILIES.iter().find(|family| family.name == gathered.name()) {
                 page.family(family, |out| write_gathered(out, &gathered, family.kind));
@@ -371,6 +395,26 @@ impl Own {
         }
         page.into_text()
     }
+}
+
+/// An environment's labels, and what speaks against its promotion.
+type Gate = (String, Blocked);
+
+/// The two families of the gate. Nothing of them is held anywhere: what is shown depends on the moment.
+fn write_gates(page: &mut Page, gates: &[Gate]) {
+    page.family(&catalog::ENVIRONMENT_BLOCKED, |out| {
+        for (labels, blocked) in gates {
+            for condition in Condition::ALL {
+                let holds = u64::from(blocked[condition.index()]);
+                out.put_with(labels, "condition", condition.label(), holds);
+            }
+        }
+    });
+    page.family(&catalog::ENVIRONMENT_PROMOTABLE, |out| {
+        for (labels, blocked) in gates {
+            out.put(labels, u64::from(is_promotable(blocked)));
+        }
+    });
 }
 
 /// The prometheus crate's own encoder knows one format only, and escapes by its own rules.
@@ -473,6 +517,7 @@ impl SourceOwn {
             project: String::new(),
             last_result: None,
             last_success: None,
+            promotion: Promotion::default(),
         };
         self.shared.sources().insert(name.to_owned(), state);
         drop(families);
@@ -599,6 +644,13 @@ impl SourceOwn {
         if let Some(state) = self.shared.sources().get_mut(self.name()) {
             state.last_result = Some(RoundResult::Success);
             state.last_success = Some(at);
+        }
+    }
+
+    /// What a snapshot that is about to be shown says of a promotion.
+    pub fn promotion(&self, promotion: &Promotion) {
+        if let Some(state) = self.shared.sources().get_mut(self.name()) {
+            state.promotion = promotion.clone();
         }
     }
 

@@ -15,7 +15,7 @@ use crate::metrics::catalog::{self, Family};
 use crate::metrics::exposition::{Assembly, Content, Exposition, Packer, Part, Segment, Stretch};
 use crate::metrics::text::{Exemplar, Format, Page, Samples, push_head, push_identity_label, push_text_label};
 use crate::model::{CaseInfo, CaseOutcome, Group, Name, RunOutcome};
-use crate::store::{CaseRow, CountedRun, GroupRow, Histogram, Snapshot, SourceSnapshot};
+use crate::store::{CaseRow, CountedRun, GroupRow, Histogram, Snapshot, SnoozeRow, SourceSnapshot};
 
 /// Small families are compressed together, in pieces of about this size.
 const SMALL_BYTES: usize = 16 * 1024;
@@ -163,6 +163,7 @@ impl Renderer {
             write_runs(page, &sources);
             write_last_runs(page, &sources);
             write_case_counts(page, &sources);
+            write_snoozes(page, &sources);
         });
         writer.columns::<CaseInfo>(&mut self.sources, |tables| &mut tables.infos);
         writer.columns::<CaseRow>(&mut self.sources, |tables| &mut tables.cases);
@@ -285,6 +286,7 @@ impl Row for CaseRow {
             last,
             last_pass,
             consecutive_failures,
+            snoozed,
             counted,
         } = self;
         let same_run = |(a, b): (&Option<Arc<CountedRun>>, &Option<Arc<CountedRun>>)| match (a, b) {
@@ -295,7 +297,8 @@ impl Row for CaseRow {
         same_name(case, &other.case)
             && counts == &other.counts
             && last == &other.last
-            && (last_pass, consecutive_failures) == (&other.last_pass, &other.consecutive_failures)
+            && (last_pass, consecutive_failures, snoozed)
+                == (&other.last_pass, &other.consecutive_failures, &other.snoozed)
             && same_name(environment, &other.group.environment)
             && same_name(branch, &other.group.branch)
             && counted.iter().zip(&other.counted).all(same_run)
@@ -360,6 +363,11 @@ impl Row for CaseRow {
                 out.put(labels, row.consecutive_failures);
             }
         }),
+        column(&catalog::CASE_SNOOZED, |out, labels, row| {
+            if row.snoozed {
+                out.put(labels, 1);
+            }
+        }),
     ];
 }
 
@@ -386,6 +394,7 @@ impl Row for CaseInfo {
             push_text_label(&mut labels, "name", &row.name);
             push_text_label(&mut labels, "suite", &row.suite);
             push_text_label(&mut labels, "file", &row.file);
+            push_text_label(&mut labels, "tags", row.tags.as_deref().unwrap_or_default());
             use_labels(&labels);
         }
     }
@@ -566,6 +575,13 @@ fn write_last_runs(page: &mut Page, sources: &[Prepared<'_>]) {
             }
         }
     });
+    page.family(&catalog::LAST_RUN_CASES_FAILED_AFTER_SNOOZE, |out| {
+        for (labels, row) in groups(sources) {
+            if let Some(failed) = row.failed_after_snooze {
+                out.put(labels, failed);
+            }
+        }
+    });
     page.family(&catalog::LAST_RUN_INFO, |out| {
         for (labels, run) in last_runs() {
             let mut labels = labels.to_owned();
@@ -582,6 +598,36 @@ fn write_case_counts(page: &mut Page, sources: &[Prepared<'_>]) {
         for source in sources {
             for (environment, counts) in &source.source.case_outcomes {
                 put_case_outcomes(out, &environment_labels(&source.labels, environment), counts);
+            }
+        }
+    });
+}
+
+fn write_snoozes(page: &mut Page, sources: &[Prepared<'_>]) {
+    let rows = || {
+        let of_source = |source: &'_ Prepared<'_>| -> Vec<(String, SnoozeRow)> {
+            let rows = source.source.snoozes.iter();
+            rows.map(|(environment, row)| (environment_labels(&source.labels, environment), row.clone()))
+                .collect()
+        };
+        sources.iter().flat_map(of_source)
+    };
+    page.family(&catalog::SNOOZES_ACTIVE, |out| {
+        for (labels, row) in rows() {
+            out.put(&labels, row.active);
+        }
+    });
+    page.family(&catalog::SNOOZED_CASES, |out| {
+        for (labels, row) in rows() {
+            if let Some(cases) = row.cases {
+                out.put(&labels, cases);
+            }
+        }
+    });
+    page.family(&catalog::SNOOZE_NEXT_EXPIRY_TIMESTAMP_SECONDS, |out| {
+        for (labels, row) in rows() {
+            if let Some(at) = row.next_expiry {
+                out.put(&labels, at);
             }
         }
     });

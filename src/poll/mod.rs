@@ -415,8 +415,8 @@ impl<S: Source, T: Transport> Poller<S, T> {
             }
             self.show_project(&learned.facts);
             if !learned.facts.is_empty() {
-                // Which runs are active is told each round, changed or not.
-                let news = |fact: &&Fact| !matches!(fact, Fact::Active(_));
+                // Which runs are active is told each round, changed or not; what is unread is no news before it is read.
+                let news = |fact: &&Fact| !matches!(fact, Fact::Active(_) | Fact::Unread(_));
                 self.round.facts += learned.facts.iter().filter(news).count();
                 line.tell(Message {
                     source: self.parts.index,
@@ -566,6 +566,7 @@ impl<S: Source, T: Transport> Poller<S, T> {
                 Err(rejection) => rejection,
             },
             Ok(reply) => match (reply.status, sent.pause) {
+                (403, _) if request.may_be_forbidden() => Rejection::Status(403),
                 (401 | 403, _) => return fail(RoundResult::Unauthorized, &answered(reply.status)),
                 (429, Some(pause))
                 | (

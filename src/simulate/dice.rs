@@ -17,6 +17,7 @@ pub(super) enum Stream {
     Tie = 9,
     Duplicate = 10,
     Show = 11,
+    Snooze = 12,
 }
 
 /// A stream of draws.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::platform::{Asked, Page, Route, Served};
-use super::run::{Attempt, CaseRun, End, Ms, Run};
+use super::run::{Attempt, CaseRun, End, Ms, Run, Snooze};
 use super::wire::{Count, Id, Iso, Style};
 use super::world::World;
 use crate::model::CaseOutcome;
@@ -19,6 +19,7 @@ const CASES: &str = "/api/v2/analytics/test-cases";
 const REGISTRY: &str = "/api/v2/test-cases";
 const HISTORY: &str = "/api/v2/analytics/test-case-history/batch";
 const LAST_PASS: &str = "/api/v2/analytics/test-case-last-pass-per-env";
+const SNOOZES: &str = "/api/snoozes";
 /// The project's id: a number here, a text in the analytics.
 const PROJECT_ID: u64 = 7;
 /// Environments have ids of their own, which are neither slugs nor places in a list.
@@ -59,6 +60,7 @@ const REGISTRY_PARAMS: &[&str] = &[
     "page",
     "per_page",
 ];
+const SNOOZES_PARAMS: &[&str] = &["page", "per_page", "environment_id", "status"];
 const HISTORY_FIELDS: &[&str] = &[
     "test_case_ids",
     "project_id",
@@ -87,6 +89,7 @@ pub(super) fn route(path: &str) -> Option<Route<'_>> {
         LIST => get(LIST, LIST_PARAMS),
         CASES => get(CASES, CASES_PARAMS),
         REGISTRY => get(REGISTRY, REGISTRY_PARAMS),
+        SNOOZES => get(SNOOZES, SNOOZES_PARAMS),
         HISTORY => post(HISTORY),
         LAST_PASS => post(LAST_PASS),
         _ => {
@@ -116,6 +119,7 @@ pub(super) fn answer(world: &World, route: &Route<'_>, asked: &Asked) -> Page {
         DETAILS => details(world, route.id),
         CASES => analytics_cases(world, asked),
         REGISTRY => registry(world, asked),
+        SNOOZES => snoozes(world, asked),
         HISTORY => history(world, &asked.body),
         _ => last_pass(world, &asked.body),
     };
@@ -193,6 +197,8 @@ struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<&'a str>,
     failed_count: Count,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_count_after_snoozing: Option<Count>,
     flaky_count: Option<Count>,
     id: Id,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -249,6 +255,10 @@ fn item<'a>(world: &'a World, run: &'a Run) -> Item<'a> {
         environment_slug: (!run.odd.nameless).then_some(slug),
         error_code: None,
         failed_count: count(failed),
+        failed_count_after_snoozing: (world.options.snoozes > 0.0).then(|| {
+            let finished = attempt.is_finished(now);
+            count(if finished { world.failed_after_snooze(run) } else { 0 })
+        }),
         flaky_count: (!run.nulls.flaky_count).then(|| count(flaky)),
         id: style.id(run.id),
         run_ended_at: None,
@@ -661,6 +671,78 @@ fn registry(world: &World, asked: &Asked) -> Result<Page, Page> {
         test_cases,
     };
     Ok(Page::found(&Registry { data, pagination }, vec![]))
+}
+
+#[derive(Serialize)]
+struct Snoozes {
+    data: SnoozesData,
+    pagination: Pagination,
+}
+
+#[derive(Serialize)]
+struct SnoozesData {
+    snoozes: Vec<SnoozeRow>,
+}
+
+#[derive(Serialize)]
+struct SnoozeRow {
+    created_at: Iso,
+    created_by: Option<Id>,
+    created_from_test_run_id: Option<Id>,
+    description: &'static str,
+    id: Id,
+    scoped_to_environment_id: Option<Id>,
+    snooze_until: Iso,
+    test_ids: Vec<String>,
+    updated_at: Iso,
+}
+
+fn snoozes(world: &World, asked: &Asked) -> Result<Page, Page> {
+    let per_page = number(asked, "per_page", 20, 1, 100)?;
+    let page = number(asked, "page", 1, 1, i64::MAX)?;
+    let environment = match asked.param("environment_id") {
+        None => None,
+        Some(_) => Some(number(asked, "environment_id", 1, 1, i64::MAX)?),
+    };
+    let status = asked.param("status").unwrap_or("active");
+    if !matches!(status, "active" | "expired" | "all") {
+        return Err(Page::new(400, &error("status must be active, expired or all")));
+    }
+    let wanted = |snooze: &&Snooze| {
+        let is_active = world.now < snooze.until;
+        let scope = snooze.environment.map(|index| environment_number(index).cast_signed());
+        snooze.created <= world.now
+            && (status == "all" || is_active == (status == "active"))
+            && environment.is_none_or(|id| scope == Some(id))
+    };
+    let size = usize::try_from(per_page).unwrap_or(20);
+    let start = usize::try_from((page - 1).saturating_mul(per_page)).unwrap_or(usize::MAX);
+    let found: Vec<&Snooze> = world.snoozes.iter().filter(wanted).collect();
+    let style = Style::of(&world.options);
+    let rows = found.iter().rev().skip(start).take(size).map(|snooze| SnoozeRow {
+        created_at: Iso::millis(snooze.created),
+        created_by: None,
+        created_from_test_run_id: None,
+        description: "known",
+        id: style.id(snooze.id),
+        scoped_to_environment_id: snooze.environment.map(|index| style.id(environment_number(index))),
+        snooze_until: Iso::millis(snooze.until),
+        test_ids: snooze.cases.iter().map(|case| world.cases[*case].id.clone()).collect(),
+        updated_at: Iso::millis(snooze.created),
+    });
+    let body = Snoozes {
+        data: SnoozesData {
+            snoozes: rows.collect(),
+        },
+        pagination: Pagination {
+            has_more: None,
+            page: style.count(page),
+            per_page: style.count(per_page),
+            total: style.size(found.len()),
+            total_pages: style.size(found.len().div_ceil(size)),
+        },
+    };
+    Ok(Page::found(&body, vec![]))
 }
 
 /// The body as an object that has no other fields than these.

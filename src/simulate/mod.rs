@@ -38,7 +38,7 @@ pub use options::WorldOptions;
 pub use platform::{Answer, Asked, Platform};
 pub use serve::serve;
 pub use trap::Trap;
-pub use truth::{CaseTruth, LastRun, RunTruth, Sum, Truth};
+pub use truth::{CaseTruth, LastRun, RunTruth, SnoozeTruth, Sum, Truth};
 
 /// The world's time for a real time, when the world runs `speed` times as fast. Upstream's times must not lie in the
 /// future of whoever reads them against the real clock: a world on the real clock uses a speed of 1 and short runs.

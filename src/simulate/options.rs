@@ -89,6 +89,9 @@ pub struct WorldOptions {
     /// Sample Platform: how likely a cancelled run that has results becomes passed or failed, and completed later, by a
     /// late row of its worker. Never before it was served in full. In truth it is counted once, as cancelled.
     pub late_verdicts: f64,
+    /// Empirical: how likely somebody snoozes failures when a run has finished. If it can happen, runs tell how many failures
+    /// are left.
+    pub snoozes: f64,
     /// On a socket: bodies are compressed for readers that accept gzip.
     pub gzip: bool,
     /// So long after its creation a finished run is forgotten: no answer tells it any more. Its counts stay in the truth
@@ -142,6 +145,7 @@ impl WorldOptions {
             created_ties: 0.0,
             history_duplicates: 0.0,
             late_verdicts: 0.0,
+            snoozes: 0.0,
             gzip: false,
             // The longest lookback of any answer is 90 days.
             keep_for: Duration::from_hours(92 * 24),

@@ -222,6 +222,32 @@ impl Run {
     }
 }
 
+/// Somebody's word that failures of some cases are known.
+#[derive(Debug, Clone)]
+pub(super) struct Snooze {
+    pub(super) id: u64,
+    pub(super) cases: Vec<usize>,
+    /// `None`: everywhere.
+    pub(super) environment: Option<usize>,
+    pub(super) created: Ms,
+    pub(super) until: Ms,
+}
+
+impl Snooze {
+    pub(super) fn holds(&self, now: Ms) -> bool {
+        (self.created..self.until).contains(&now)
+    }
+
+    pub(super) fn covers(&self, environment: usize, case: usize) -> bool {
+        self.environment.is_none_or(|scope| scope == environment) && self.cases.contains(&case)
+    }
+}
+
+/// A snooze lasts between a quarter of an hour and two days.
+const SNOOZE: std::ops::Range<Ms> = 900_000..172_800_000;
+/// So many failures of one run are snoozed at the most.
+const SNOOZED_FAILURES: usize = 2;
+
 /// The error codes that the platform documents, and whether a run that ends so had been started and had a report.
 const ERROR_CODES: &[(&str, bool, bool)] = &[
     ("merge_conflict", false, false),
@@ -320,6 +346,27 @@ impl Planner<'_> {
         };
         self.make_odd(&mut run);
         run
+    }
+
+    /// Draws what somebody does about a run's failures when it has finished, from dice of its own.
+    pub(super) fn snooze(&self, run: &Run) -> Option<Snooze> {
+        let options = self.options;
+        let mut dice = Dice::new(options.seed, Stream::Snooze, run.index as u64);
+        if !dice.chance(options.snoozes) {
+            return None;
+        }
+        let attempt = run.first();
+        let failed = attempt.results.iter().filter(|result| result.outcome.is_failure());
+        let mut cases: Vec<usize> = failed.map(|result| result.case).take(SNOOZED_FAILURES).collect();
+        cases.push(dice.index(self.cases.len()));
+        let created = attempt.finished + 1000;
+        Some(Snooze {
+            id: 1 + run.index as u64,
+            cases,
+            environment: (!dice.chance(0.3)).then_some(run.environment),
+            created,
+            until: created + dice.between(SNOOZE.start, SNOOZE.end),
+        })
     }
 
     /// Draws what is odd about a run, from dice of their own: an odd world has the history of an ordinary one.

@@ -1015,6 +1015,7 @@ fn the_truth_of_a_small_world_is_as_computed_by_hand() {
         outcome: RunOutcome::Failed,
         ended: zero + 9000,
         duration: Some(8000),
+        failed_after_snooze: None,
     };
     assert_eq!(group.last, Some(last));
     let case = |index: usize| {

@@ -66,6 +66,21 @@ pub struct LastRun {
     pub ended: i64,
     /// Start to end, in milliseconds.
     pub duration: Option<i64>,
+    /// Failures that were not snoozed. `None`: the platform does not tell.
+    pub failed_after_snooze: Option<u64>,
+}
+
+/// Failures that somebody knows of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnoozeTruth {
+    /// The cases' ids.
+    pub cases: Vec<String>,
+    /// `None`: everywhere.
+    pub environment: Option<String>,
+    /// From when it holds, in milliseconds since the epoch.
+    pub from: i64,
+    /// When it is over.
+    pub until: i64,
 }
 
 /// One case in one environment and branch label.
@@ -98,6 +113,8 @@ pub struct Truth {
     pub cases: BTreeMap<(String, String, String), CaseTruth>,
     /// Runs that are not finished, by environment and [`ActiveState`].
     pub active: BTreeMap<String, [u64; ActiveState::COUNT]>,
+    /// Snoozes that have been made, be they over or not.
+    pub snoozes: Vec<SnoozeTruth>,
     /// How many runs have been counted.
     pub counted: u64,
     /// Runs that have been edited or restarted since they were first served.
@@ -134,6 +151,17 @@ impl Truth {
             }
         }
         finished.sort_by_key(|run| (run.current.finished, run.id));
+        let made = world.snoozes.iter().filter(|snooze| snooze.created <= world.now);
+        truth.snoozes = made
+            .map(|snooze| SnoozeTruth {
+                cases: snooze.cases.iter().map(|case| world.cases[*case].id.clone()).collect(),
+                environment: snooze
+                    .environment
+                    .map(|index| world.options.environments[index].clone()),
+                from: snooze.created,
+                until: snooze.until,
+            })
+            .collect();
         for run in finished {
             let key = (
                 world.options.environments[run.environment].clone(),
@@ -225,6 +253,8 @@ impl Truth {
                 outcome: outcome(world.kind, attempt),
                 ended: attempt.finished,
                 duration: attempt.started.map(|started| attempt.finished - started),
+                failed_after_snooze: (world.kind == Kind::Empirical && world.options.snoozes > 0.0)
+                    .then(|| world.failed_after_snooze(run)),
             });
         }
         if !run.is_visible(world.now) {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::case::{Case, cases, showcase};
 use super::dice::{Dice, Stream, scale};
 use super::options::WorldOptions;
-use super::run::{CaseRun, End, Ms, Planner, Run, millis, peak};
+use super::run::{CaseRun, End, Ms, Planner, Run, Snooze, millis, peak};
 use super::truth::Truth;
 use crate::model::{CaseOutcome, RunId};
 use crate::sources::Kind;
@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) runs: Vec<Run>,
     /// Where each case's results are. Empirical: in the order in which they were executed; Sample Platform: of the runs.
     by_case: Vec<Vec<Place>>,
+    /// Those that have been made or will be, by the runs that are created.
+    pub(super) snoozes: Vec<Snooze>,
     /// Runs that may be edited or restarted one day.
     rewritable: Vec<RunId>,
     /// How many runs have been forgotten, all of them older than those that are left.
@@ -78,6 +80,7 @@ impl World {
             by_case: vec![vec![]; cases.len()],
             cases,
             runs: vec![],
+            snoozes: vec![],
             rewritable: vec![],
             forgotten: 0,
             folded: BTreeMap::new(),
@@ -123,8 +126,25 @@ impl World {
         if run.will_be_rewritten() {
             self.rewritable.push(run.id);
         }
+        self.snoozes.extend(planner.snooze(&run));
         note_results(&mut self.by_case, self.kind, &run);
         self.runs.push(run);
+    }
+
+    /// Failures of a run's attempt that nobody had snoozed when it was finished.
+    pub(super) fn failed_after_snooze(&self, run: &Run) -> u64 {
+        let attempt = &run.current;
+        let holding: Vec<_> = self
+            .snoozes
+            .iter()
+            .filter(|snooze| snooze.holds(attempt.finished))
+            .collect();
+        let covered = |case: usize| holding.iter().any(|snooze| snooze.covers(run.environment, case));
+        let failed = attempt
+            .results
+            .iter()
+            .filter(|result| result.outcome == CaseOutcome::Failed);
+        failed.filter(|result| !covered(result.case)).count() as u64
     }
 
     fn gap(&self) -> Ms {
@@ -237,6 +257,7 @@ impl World {
             self.folded_until = self.folded_until.max(run.current.finished);
         }
         self.folded = folded;
+        self.snoozes.retain(|snooze| snooze.until >= oldest);
         let forgotten = self.forgotten;
         for places in &mut self.by_case {
             places.retain(|place| place.run as usize >= forgotten);

@@ -117,6 +117,13 @@ pub(super) fn name(text: &str) -> Name {
     }
 }
 
+/// A list of tags as one text: each once, in their order, so that two lists of the same tags read alike.
+pub(super) fn tags(tags: &Texts) -> Name {
+    let tags: std::collections::BTreeSet<&str> = tags.0.iter().map(String::as_str).collect();
+    let tags: Vec<&str> = tags.into_iter().filter(|tag| !tag.is_empty()).collect();
+    name(&tags.join(","))
+}
+
 /// Reads a body. The error names the place, never upstream's text (serde's own messages quote it).
 pub(super) fn read<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Rejection> {
     serde_json::from_slice(body).map_err(|error| {

@@ -52,6 +52,8 @@ pub struct Settings {
     pub environments: BTreeMap<String, String>,
     /// The unit of a run's `duration` field (Empirical).
     pub run_duration_unit: DurationUnit,
+    /// How often snoozes are read; `None`: never (Empirical).
+    pub snoozes: Option<Duration>,
     /// Per-case reading.
     pub cases: CaseSettings,
 }
@@ -161,6 +163,14 @@ pub struct Learned {
     pub facts: Vec<Fact>,
     /// For the log, the counters and the status page.
     pub notices: Vec<Notice>,
+}
+
+impl Learned {
+    /// Whether rows were passed over: something is not known that has happened.
+    fn skips_rows(&self) -> bool {
+        let is_skip = |notice: &Notice| matches!(notice, Notice::RowSkipped { .. });
+        self.notices.iter().any(is_skip)
+    }
 }
 
 /// Why a request got no usable answer, after all retries.

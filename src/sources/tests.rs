@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::empirical::Empirical;
 use super::sample_platform::SamplePlatform;
 use super::*;
-use crate::model::{CaseOutcome, CaseResult, Run, RunOutcome};
+use crate::model::{CaseOutcome, CaseResult, Run, RunOutcome, Snooze};
 
 const NOW: &str = "2026-11-22T01:10:00Z";
 
@@ -34,6 +34,7 @@ fn settings(kind: Kind, discovery: Discovery) -> Settings {
         ]),
         environments: BTreeMap::new(),
         run_duration_unit: DurationUnit::Auto,
+        snoozes: None,
         cases: CaseSettings {
             enabled: true,
             discovery,
@@ -811,10 +812,9 @@ fn a_run_that_upstream_has_deleted_is_let_go_without_a_fuss() {
     shop.runs.remove(&3);
     shop.shown = vec![1, 2];
     let said = round_after(&mut source, 2, 1, &mut |request| shop.answer(request));
-    assert_eq!(
-        (said.failure.clone(), said.requests.len(), said.learned.facts.len()),
-        (None, 2, 1)
-    );
+    let is_news = |fact: &&Fact| !matches!(fact, Fact::Unread(_));
+    let news = said.learned.facts.iter().filter(is_news).count();
+    assert_eq!((said.failure.clone(), said.requests.len(), news), (None, 2, 1));
     assert!(
         matches!(&said.learned.notices[..], [Notice::RowSkipped { why, .. }] if why == "run 3 is gone"),
         "{:?}",
@@ -1466,4 +1466,292 @@ fn a_re_read_that_fails_costs_one_request_and_leaves_the_size_of_a_batch_alone()
         "{:?}",
         said.requests
     );
+}
+
+/// A shop, and a source that reads its snoozes.
+fn snoozing() -> (Shop, Empirical) {
+    let settings = Settings {
+        snoozes: Some(Duration::from_secs(600)),
+        ..settings(Kind::Empirical, Discovery::RunDetails)
+    };
+    (Shop::new(&[(1, "ended", 500)]), Empirical::new(settings))
+}
+
+const SNOOZES: &str = "GET /api/snoozes?status=active&per_page=100&page=1";
+
+fn snooze_list(rows: &[Value]) -> Value {
+    json!({"data": {"snoozes": rows}, "pagination": {"page": 1, "per_page": 100, "total": rows.len(), "total_pages": 1}})
+}
+
+/// What was told of snoozes, in order.
+fn told_snoozes(said: &Said) -> Vec<Option<Vec<Snooze>>> {
+    let snoozes = |fact: &Fact| {
+        if let Fact::Snoozes(snoozes) = fact {
+            Some(snoozes.clone())
+        } else {
+            None
+        }
+    };
+    said.learned.facts.iter().filter_map(snoozes).collect()
+}
+
+fn advice(said: &Said) -> String {
+    let advice = said.learned.notices.iter();
+    advice
+        .filter_map(|notice| match notice {
+            Notice::Advice(text) => Some(text.as_str()),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Rounds a minute apart; gives the minutes in which snoozes were asked for.
+fn minutes_with_snoozes(
+    source: &mut Empirical,
+    minutes: std::ops::Range<i64>,
+    answer: &mut dyn FnMut(&Request) -> Result<Value, Rejection>,
+) -> Vec<i64> {
+    let mut asked = Vec::new();
+    for minute in minutes {
+        let said = round_at(source, now() + SignedDuration::from_mins(minute), 1000, answer);
+        assert_eq!(said.failure, None, "minute {minute}");
+        if said.requests.iter().any(|line| line.starts_with("GET /api/snoozes")) {
+            asked.push(minute);
+        }
+    }
+    asked
+}
+
+#[test]
+fn snoozes_are_asked_for_once_an_interval_and_told_when_they_change() {
+    let (shop, mut source) = snoozing();
+    let until = "2026-11-23T00:00:00Z";
+    let mut rows =
+        vec![json!({"id": 1, "test_ids": ["a", "b"], "snooze_until": until, "scoped_to_environment_id": null})];
+    let mut told = Vec::new();
+    for minute in 0..25 {
+        if minute == 15 {
+            rows.push(json!({"id": 2, "test_ids": ["c"], "snooze_until": until}));
+            rows.push(json!({"id": 3, "test_ids": ["d"], "snooze_until": "soon"}));
+        }
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_at(&mut source, at, 1000, &mut |request| match request.path() {
+            "/api/snoozes" => Ok(snooze_list(&rows)),
+            _ => shop.answer(request),
+        });
+        assert_eq!(
+            said.requests.contains(&SNOOZES.to_owned()),
+            minute % 10 == 0,
+            "minute {minute}"
+        );
+        told.extend(
+            told_snoozes(&said)
+                .into_iter()
+                .map(|snoozes| (minute, snoozes.unwrap().len())),
+        );
+    }
+    assert_eq!(told, [(0, 1), (20, 2)], "a row without a time is passed over");
+    let memory = source.memory().unwrap();
+    let mut next = snoozing().1;
+    next.restore(&memory).unwrap();
+    let at = now() + SignedDuration::from_mins(25);
+    let said = round_at(&mut next, at, 1000, &mut |request| shop.answer(request));
+    assert_eq!(
+        said.requests.len(),
+        1,
+        "a restart asks for nothing: {:?}",
+        said.requests
+    );
+    assert_eq!(
+        told_snoozes(&said)[0].as_ref().map(Vec::len),
+        Some(2),
+        "but tells what it remembers"
+    );
+}
+
+#[test]
+fn snoozes_are_not_asked_for_unless_that_is_wanted_and_taken_back_when_it_is_no_longer() {
+    let (shop, mut source) = snoozing();
+    let row = json!({"id": 1, "test_ids": ["a"], "snooze_until": "2026-11-23T00:00:00Z"});
+    round(&mut source, &mut |request| match request.path() {
+        "/api/snoozes" => Ok(snooze_list(std::slice::from_ref(&row))),
+        _ => shop.answer(request),
+    });
+    let mut without = empirical();
+    without.restore(&source.memory().unwrap()).unwrap();
+    let said = round(&mut without, &mut |request| shop.answer(request));
+    assert_eq!(told_snoozes(&said), [None]);
+    let said = round(&mut without, &mut |request| shop.answer(request));
+    assert_eq!((told_snoozes(&said), said.requests.len()), (vec![], 1));
+}
+
+#[test]
+fn a_platform_that_refuses_snoozes_is_asked_once_a_day_and_the_rounds_go_on() {
+    for status in [400, 403, 404] {
+        let (shop, mut source) = snoozing();
+        let mut answer = |request: &Request| match request.path() {
+            "/api/snoozes" => {
+                assert!(request.may_be_forbidden());
+                Err(Rejection::Status(status))
+            }
+            _ => shop.answer(request),
+        };
+        let asked = minutes_with_snoozes(&mut source, 0..1500, &mut answer);
+        assert_eq!(asked, [0, 1440], "{status}");
+        let said = round_at(&mut source, now() + SignedDuration::from_mins(1500), 1000, &mut answer);
+        assert!(
+            advice(&said).contains("refuses to tell the snoozes"),
+            "{}",
+            advice(&said)
+        );
+    }
+}
+
+#[test]
+fn snoozes_that_cannot_be_read_for_long_are_let_go_and_no_round_fails_for_their_sake() {
+    let (shop, mut source) = snoozing();
+    let row = json!({"id": 1, "test_ids": ["a"], "snooze_until": "2026-12-23T00:00:00Z"});
+    let mut told = Vec::new();
+    for minute in 0..120 {
+        let said = round_at(
+            &mut source,
+            now() + SignedDuration::from_mins(minute),
+            1000,
+            &mut |request| match request.path() {
+                "/api/snoozes" if (5..80).contains(&minute) => Err(Rejection::Status(500)),
+                "/api/snoozes" => Ok(snooze_list(std::slice::from_ref(&row))),
+                _ => shop.answer(request),
+            },
+        );
+        assert_eq!(said.failure, None, "minute {minute}");
+        told.extend(
+            told_snoozes(&said)
+                .into_iter()
+                .map(|snoozes| (minute, snoozes.is_some())),
+        );
+    }
+    assert_eq!(told, [(0, true), (31, false), (80, true)]);
+}
+
+#[test]
+fn a_snooze_for_an_environment_that_nobody_has_named_holds_nowhere_until_somebody_does() {
+    let (shop, mut source) = snoozing();
+    let row =
+        json!({"id": 1, "test_ids": ["a"], "snooze_until": "2026-11-23T00:00:00Z", "scoped_to_environment_id": 35});
+    let mut answer = |request: &Request| match request.path() {
+        "/api/snoozes" => Ok(snooze_list(std::slice::from_ref(&row))),
+        _ => shop.answer(request),
+    };
+    let said = round(&mut source, &mut answer);
+    assert_eq!(told_snoozes(&said), [Some(vec![])]);
+    assert!(advice(&said).contains("(id 35)"), "{}", advice(&said));
+    let mut named = settings(Kind::Empirical, Discovery::RunDetails);
+    named.environments.insert("35".into(), "staging".into());
+    named.snoozes = Some(Duration::from_secs(600));
+    let mut named = Empirical::new(named);
+    named.restore(&source.memory().unwrap()).unwrap();
+    let said = round(&mut named, &mut answer);
+    let snoozes = told_snoozes(&said).remove(0).unwrap();
+    assert_eq!(snoozes[0].environment.as_deref(), Some("staging"));
+    assert_eq!(advice(&said), "");
+}
+
+#[test]
+fn many_snoozes_are_read_page_by_page_and_told_when_all_are_there() {
+    let (shop, mut source) = snoozing();
+    let mut lines = Vec::new();
+    // One request beyond the list in each round.
+    for minute in 0..8 {
+        let said = round_at(
+            &mut source,
+            now() + SignedDuration::from_mins(minute),
+            1,
+            &mut |request| {
+                if request.path() != "/api/snoozes" {
+                    return shop.answer(request);
+                }
+                let page: usize = request.query()[2].1.parse().unwrap();
+                let rows: Vec<Value> = (0..if page < 3 { 100 } else { 7 })
+                .map(|id| json!({"id": id, "test_ids": [format!("{page}-{id}")], "snooze_until": "2026-11-23T00:00:00Z"}))
+                .collect();
+                let mut list = snooze_list(&rows);
+                list["pagination"]["total_pages"] = 3.into();
+                Ok(list)
+            },
+        );
+        let told = told_snoozes(&said).into_iter().map(|snoozes| snoozes.unwrap().len());
+        lines.extend(said.requests.into_iter().filter(|line| line.contains("snoozes")));
+        lines.extend(told.map(|count| format!("{count} told")));
+    }
+    let page = |page: usize| format!("GET /api/snoozes?status=active&per_page=100&page={page}");
+    assert_eq!(lines, [page(1), page(2), page(3), "207 told".to_owned()]);
+}
+
+#[test]
+fn failures_that_are_left_after_snoozes_are_told_when_they_change_and_make_no_run_suspect() {
+    let shop = Shop::new(&[(1, "ended", 500)]);
+    let mut source = empirical();
+    let mut left = 1;
+    let mut told = Vec::new();
+    for minute in 0..4 {
+        if minute == 2 {
+            left = 0;
+        }
+        let said = round_after(&mut source, minute, 10, &mut |request| {
+            let mut reply = shop.answer(request)?;
+            if let Some(row) = reply.pointer_mut("/data/test_runs/items/0") {
+                row["failed_count_after_snoozing"] = left.into();
+            }
+            Ok(reply)
+        });
+        let after = |fact: &Fact| {
+            if let Fact::FailedAfterSnooze { run, failed } = fact {
+                Some((minute, *run, *failed))
+            } else {
+                None
+            }
+        };
+        told.extend(said.learned.facts.iter().filter_map(after));
+        assert!(minute == 0 || said.runs().is_empty(), "{:?}", said.requests);
+    }
+    assert_eq!(told, [(0, 1, 1), (2, 1, 0)]);
+}
+
+#[test]
+fn tags_are_told_sorted_where_a_list_tells_them_and_details_do_not_take_them_away() {
+    let shop = Shop::new(&[(1, "ended", 500)]);
+    let listed = Settings {
+        cases: CaseSettings {
+            ids: vec!["a".into()],
+            ..settings(Kind::Empirical, Discovery::Analytics).cases
+        },
+        ..settings(Kind::Empirical, Discovery::Analytics)
+    };
+    let mut source = Empirical::new(listed);
+    let row = json!({"test_case_id": "a", "test_name": "a", "file_path": "cart.spec.ts", "suites": ["cart"], "tags": ["slow", "@smoke", "slow", ""]});
+    let mut said = round(&mut source, &mut |request| match request.path() {
+        "/api/v2/analytics/test-cases" => {
+            Ok(json!({"data": {"test_cases": [row], "summary": {"total_test_cases": 1}}}))
+        }
+        _ => shop.answer(request),
+    });
+    let tags = |said: &Said| {
+        let info = |fact: &Fact| {
+            if let Fact::Case(info) = fact {
+                Some(info.tags.clone())
+            } else {
+                None
+            }
+        };
+        said.learned.facts.iter().filter_map(info).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        tags(&said).last(),
+        Some(&Some("@smoke,slow".into())),
+        "{:?}",
+        said.requests
+    );
+    said = round_after(&mut source, 30, 10, &mut |request| shop.answer(request));
+    assert!(tags(&said).iter().all(|tags| tags.as_deref() == Some("@smoke,slow")));
 }

@@ -10,8 +10,8 @@ use super::recent::Order;
 use crate::model::CaseOutcome;
 
 /// Series that one case row can become: six outcomes, retries, duration sum and count, last outcome, last run, last pass,
-/// last duration, streak, and the case's text.
-pub const SERIES_PER_CASE: usize = SERIES_PER_OTHER + 1 + 1 + 1 + 1 + 1 + 1;
+/// last duration, streak, snoozed, and the case's text.
+pub const SERIES_PER_CASE: usize = SERIES_PER_OTHER + 1 + 1 + 1 + 1 + 1 + 1 + 1;
 
 /// Series of a group's `__other__`: the counters alone, for the rest has no sum.
 pub const SERIES_PER_OTHER: usize = 6 + 1 + 2;

@@ -2,7 +2,7 @@
 //! Never decides whether a result counts (`runs` does), never decides what is shown (`release` and the budget do), never
 //! holds a result itself (`recent` does).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -250,7 +250,32 @@ impl Cases {
         if let Some(place) = self.place(&info.case, clock)
             && let Some(slot) = &mut self.slots[place as usize]
         {
-            slot.info = Some(info);
+            // Who tells no tags does not say that there are none.
+            let known_tags = || slot.info.as_ref().and_then(|known| known.tags.clone());
+            slot.info = Some(CaseInfo {
+                tags: info.tags.clone().or_else(known_tags),
+                ..info
+            });
+        }
+    }
+
+    /// The tags of the cases that have some, by place.
+    pub(super) fn tags(&self) -> BTreeMap<CaseIndex, Name> {
+        let tags = |slot: &Option<Slot>| slot.as_ref()?.info.as_ref()?.tags.clone();
+        let slots = self.slots.iter().zip(0..);
+        slots
+            .filter_map(|(slot, place)| Some((place, tags(slot)?)))
+            .filter(|(_, tags)| !tags.is_empty())
+            .collect()
+    }
+
+    /// Puts back what [`Self::tags`] gave.
+    pub(super) fn set_tags(&mut self, tags: BTreeMap<CaseIndex, Name>) {
+        for (place, tags) in tags {
+            let slot = self.slots.get_mut(place as usize).and_then(Option::as_mut);
+            if let Some(info) = slot.and_then(|slot| slot.info.as_mut()) {
+                info.tags = Some(tags);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::release::Released;
 use super::snapshot::Histogram;
-use super::source_state::{RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
+use super::source_state::{Appendix, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
 /// Room for a state's bytes from the start; what is not used of it is never touched. For as much glibc asks the system, and
 /// gives it back when it is freed; what is smaller, however large, it learns to keep, and a process would stay as large for
@@ -25,7 +25,10 @@ impl SourceState {
     /// # Errors
     /// None that the types allow.
     pub fn keep(&self) -> Result<Vec<u8>, KeepError> {
-        Ok(postcard::to_extend(self, Vec::with_capacity(KEEP_BYTES))?)
+        Ok(postcard::to_extend(
+            &(self, self.appendix()),
+            Vec::with_capacity(KEEP_BYTES),
+        )?)
     }
 
     /// The rows whose counts have been shown since the last round ended, to be kept beside the state of that moment.
@@ -41,9 +44,14 @@ impl SourceState {
     /// # Errors
     /// The bytes are not what they gave.
     pub fn restored(spec: SourceSpec, state: &[u8], released: &[u8]) -> Result<Self, KeepError> {
-        let mut restored: Self = postcard::from_bytes(state)?;
+        let (mut restored, rest): (Self, _) = postcard::take_from_bytes(state)?;
+        let appendix = if rest.is_empty() {
+            Appendix::default()
+        } else {
+            postcard::from_bytes(rest)?
+        };
         let released: Vec<Released> = postcard::from_bytes(released)?;
-        restored.reopen(spec, released);
+        restored.reopen(spec, appendix, released);
         Ok(restored)
     }
 }

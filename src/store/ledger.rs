@@ -15,7 +15,8 @@
 //!
 //! Integers are little-endian. The schema's number stands for everything behind it, the kept state and the source's memory
 //! included. Whoever changes one of those types gives the new form the next number and keeps the old types to read the old
-//! number with, or makes the new types read both; a file of each version is a test's fixture for good.
+//! number with, or makes the new types read both; a file of each version is a test's fixture for good. What is only added
+//! needs no number: it goes into the appendix behind the state or the memory, where older files end.
 //!
 //! - 1: the first one.
 //! - 2: results may tell retries and a failure's signature, and there are up to 50 of a row, not 32. Without these they stand

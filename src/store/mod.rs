@@ -36,8 +36,10 @@ mod keep;
 pub mod ledger;
 mod recent;
 mod release;
+mod renames;
 mod runs;
 mod snapshot;
+mod snoozes;
 mod source_state;
 #[cfg(test)]
 mod tests;
@@ -51,7 +53,9 @@ use crate::model::Update;
 pub use budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
 pub use keep::KeepError;
 pub use release::ZEROS_SECONDS_MAX;
-pub use snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, LastResult, Snapshot, SourceSnapshot};
+pub use snapshot::{
+    CaseRow, CountedRun, Counts, GroupRow, Histogram, LastResult, Promotion, Snapshot, SnoozeRow, SourceSnapshot,
+};
 pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
 /// One source of another configuration.

@@ -403,6 +403,16 @@ impl Recent {
         self.entries.iter()
     }
 
+    /// The oldest result that is held one by one.
+    pub(super) fn oldest(&self) -> Option<Order> {
+        self.entries.first().map(Entry::order)
+    }
+
+    /// Whether any known result is a pass.
+    pub(super) fn has_passed(&self) -> bool {
+        self.folded.pass.is_some() || self.entries.iter().any(|entry| entry.outcome.is_pass())
+    }
+
     /// The newest result's place in time.
     pub(super) fn newest(&self) -> Option<Order> {
         self.newest_entry().map(Entry::order)

@@ -11,6 +11,7 @@ use super::budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
 use crate::model::{
     ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome,
 };
+use crate::promotion::Standing;
 
 /// All sources' data at one moment.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,10 @@ pub struct SourceSnapshot {
     pub case_infos: Vec<CaseInfo>,
     /// Cases by environment and current outcome: exact, whatever the budget leaves out.
     pub case_outcomes: BTreeMap<Name, [u64; CaseOutcome::COUNT]>,
+    /// Snoozes by environment, those that hold everywhere under the empty name; empty if nobody knows of snoozes.
+    pub snoozes: BTreeMap<Name, SnoozeRow>,
+    /// What speaks against a promotion.
+    pub promotion: Promotion,
     /// Cases (rows) without series of their own, for want of room. What they count is in rows of the case [`OTHER`].
     pub cases_folded: u64,
     /// When the round that this is the result of ended.
@@ -113,6 +118,28 @@ pub struct GroupRow {
     pub counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
     /// The run that ended last.
     pub last: Option<Run>,
+    /// Its failures without the snoozed ones.
+    pub failed_after_snooze: Option<u64>,
+}
+
+/// What speaks against a promotion, by environment.
+#[derive(Debug, Clone, Default)]
+pub struct Promotion {
+    /// When the round ended that found this. `None`: it was another process's, or there was none by these rules.
+    pub as_of: Option<Timestamp>,
+    /// By environment.
+    pub standings: Arc<[Standing]>,
+}
+
+/// Snoozes of one environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnoozeRow {
+    /// Snoozes that hold in this environment alone.
+    pub active: u64,
+    /// Cases of the environment that are snoozed, there or everywhere. `None`: it is no environment.
+    pub cases: Option<u64>,
+    /// When the next one that holds there is over.
+    pub next_expiry: Option<Timestamp>,
 }
 
 /// One case in one group, or, as the case [`OTHER`], the counts of a group's cases that had no room when they happened.
@@ -132,6 +159,8 @@ pub struct CaseRow {
     pub last_pass: Option<Timestamp>,
     /// Failures since then.
     pub consecutive_failures: u64,
+    /// Whether its failures are snoozed there.
+    pub snoozed: bool,
     /// The newest run counted under each outcome.
     pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
 }

@@ -1,6 +1,7 @@
 //! One source's numbers: facts in, snapshots out. Plain data without locks, channels or clock.
 //! Never drops a true fact because of the round that it came in, never shows one before its round is complete.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,15 @@ use super::cases::{Cases, Row};
 use super::keep;
 use super::recent::{Entry, Order};
 use super::release::{Held, Released, Shown, Truth, Zeros};
+use super::renames::{Link, Renames};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
-use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, SourceSnapshot};
+use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, Promotion, SourceSnapshot};
+use super::snoozes::Snoozed;
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
-    RunOutcome,
+    RunId, RunOutcome, Snooze, Unread,
 };
+use crate::promotion;
 
 /// Groups per source. Far above what people configure; a branch expression that matches every branch must not grow
 /// memory without end. Runs of further groups are counted under [`OTHER`].
@@ -57,6 +61,8 @@ pub struct SourceSpec {
     pub active_states: &'static [ActiveState],
     /// Its bounds.
     pub limits: Limits,
+    /// What has to hold for a promotion; `None`: nobody asks.
+    pub promotion: Option<promotion::Settings>,
 }
 
 /// One (environment, branch).
@@ -74,6 +80,9 @@ struct GroupState {
     rows: HashMap<CaseIndex, Box<Row>>,
     /// What was counted of cases that had no series of their own. Once there, it stays.
     other: Option<Box<Row>>,
+    /// Which cases go on under other ids; the links are kept in the [`Appendix`].
+    #[serde(skip)]
+    renames: Renames,
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
     #[serde(skip)]
     sorted: Vec<CaseIndex>,
@@ -90,6 +99,7 @@ impl GroupState {
             shown: Shown::Never,
             rows: HashMap::new(),
             other: None,
+            renames: Renames::default(),
             sorted: Vec::new(),
         }
     }
@@ -114,10 +124,31 @@ impl GroupState {
     fn row(&mut self, case: CaseIndex, clock: Timestamp) -> &mut Row {
         let row = self.rows.entry(case).or_insert_with(|| {
             self.sorted.clear();
+            self.renames.appears(case);
             Box::new(Row::new(clock))
         });
         row.touched = clock;
         row
+    }
+
+    /// Failures since the last pass and that pass, of a case under all its ids: the one place where a case's past is put together.
+    fn past(&self, case: CaseIndex) -> (u64, Option<Timestamp>) {
+        let (mut streak, mut last_pass) = (0, None);
+        let mut next = Some(case);
+        // No chain is longer than there are links.
+        for _ in 0..=self.renames.links().len() {
+            let Some((case, row)) = next.and_then(|case| Some((case, self.rows.get(&case)?))) else {
+                break;
+            };
+            let (failures, passed) = row.recent.streak();
+            streak += failures;
+            last_pass = last_pass.max(passed).max(row.told_pass);
+            if row.recent.has_passed() {
+                break;
+            }
+            next = self.renames.before(case, &self.rows);
+        }
+        (streak, last_pass)
     }
 
     /// Whether something is counted under `__other__` even if there is room for all that is alive.
@@ -145,6 +176,15 @@ struct Environment {
     touched: Timestamp,
 }
 
+/// What is kept behind the state, in ledgers that know of it: those of before end there, and it is empty. Whoever adds to it once
+/// it has been released puts a second appendix behind it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Appendix<'a> {
+    after_snooze: Cow<'a, BTreeMap<RunId, u64>>,
+    tags: BTreeMap<CaseIndex, Name>,
+    renames: Vec<(Group, BTreeMap<CaseIndex, Link>)>,
+}
+
 /// The state of one source. See the room's documentation for its rules. What is serialized is what outlives the process:
 /// everything but what is configured and what is published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -163,6 +203,18 @@ pub struct SourceState {
     /// The end of the last good round.
     #[serde(with = "crate::packed")]
     as_of: Timestamp,
+    /// The snoozes that were told last. Not kept: the source tells them anew.
+    #[serde(skip)]
+    snoozes: Option<Vec<Snooze>>,
+    /// Failures without the snoozed ones, of runs that told them; kept in the [`Appendix`].
+    #[serde(skip)]
+    after_snooze: BTreeMap<RunId, u64>,
+    /// What the source has not read. Not kept: it says so anew with its first round.
+    #[serde(skip)]
+    unread: Unread,
+    /// Whether this process has read it: what a ledger tells may have changed since.
+    #[serde(skip)]
+    is_read: bool,
     /// The run whose results were counted last, for the next one of them.
     #[serde(skip)]
     counted: Option<Arc<CountedRun>>,
@@ -190,6 +242,10 @@ impl SourceState {
             environments: BTreeMap::new(),
             clock: Timestamp::MIN,
             as_of: Timestamp::MIN,
+            snoozes: None,
+            after_snooze: BTreeMap::new(),
+            unread: Unread::default(),
+            is_read: false,
             counted: None,
             published: None,
             held: Vec::new(),
@@ -197,8 +253,29 @@ impl SourceState {
         }
     }
 
+    /// What is kept beside the state itself.
+    pub(super) fn appendix(&self) -> Appendix<'_> {
+        Appendix {
+            after_snooze: Cow::Borrowed(&self.after_snooze),
+            tags: self.cases.tags(),
+            renames: self
+                .groups
+                .iter()
+                .filter(|(_, group)| !group.renames.links().is_empty())
+                .map(|(name, group)| (name.clone(), group.renames.links().clone()))
+                .collect(),
+        }
+    }
+
     /// Makes what is kept whole again, under the bounds that hold now. `released`: what was shown after it was kept.
-    pub(super) fn reopen(&mut self, spec: SourceSpec, released: Vec<Released>) {
+    pub(super) fn reopen(&mut self, spec: SourceSpec, appendix: Appendix<'_>, released: Vec<Released>) {
+        self.after_snooze = appendix.after_snooze.into_owned();
+        self.cases.set_tags(appendix.tags);
+        for (name, links) in appendix.renames {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.renames = Renames::of(links);
+            }
+        }
         self.cases.reopen(spec.limits.cases_max);
         self.spec = spec;
         self.share_counted_runs();
@@ -219,6 +296,13 @@ impl SourceState {
                 Fact::Active(runs) => self.take_active(&runs),
                 Fact::Result(result) => self.take_result(result),
                 Fact::Case(info) => self.cases.describe(info, self.clock),
+                Fact::Snoozes(snoozes) => self.snoozes = snoozes,
+                Fact::Unread(unread) => self.unread = unread,
+                Fact::FailedAfterSnooze { run, failed } => {
+                    if self.runs.get(run).is_some() {
+                        self.after_snooze.insert(run, failed);
+                    }
+                }
                 Fact::LastPass { case, group, at } => self.take_last_pass(&case, group, at),
             }
         }
@@ -230,7 +314,11 @@ impl SourceState {
             return false;
         }
         self.as_of = at;
+        self.is_read = true;
         self.runs.end_baseline();
+        for group in self.groups.values_mut() {
+            group.renames.decide(&group.rows, &self.cases);
+        }
         self.forget();
         true
     }
@@ -318,6 +406,12 @@ impl SourceState {
     /// Keeps what is known under new bounds; see [`super::Store::reconfigure`].
     pub(super) fn respecify(&mut self, spec: SourceSpec) {
         self.cases.set_max(spec.limits.cases_max);
+        if spec.promotion != self.spec.promotion
+            && let Some(published) = &mut self.published
+        {
+            // What was found by other rules is no answer, and what has been learned since the last round is not shown yet.
+            Arc::make_mut(published).promotion = Promotion::default();
+        }
         self.spec = spec;
     }
 
@@ -461,18 +555,23 @@ impl SourceState {
             return;
         };
         self.runs.forget_before(cutoff);
+        let runs = &self.runs;
+        self.after_snooze.retain(|run, _| runs.get(*run).is_some());
         let rows_cutoff = cutoff.min(self.alive_since());
         let alive: HashSet<&Group> = self.runs.values().map(|known| &known.run.group).collect();
         let mut used = CaseSet::default();
         self.groups.retain(|name, group| {
             let rows = group.rows.len();
-            group.rows.retain(|_, row| {
+            let lives = |row: &Box<Row>| {
                 row.touched >= rows_cutoff
                     || row.pending.is_some()
                     || row.recent.newest().is_some_and(|(ended, _)| ended >= rows_cutoff)
-            });
+            };
+            let kept = group.renames.kept_by(|case| group.rows.get(&case).is_some_and(lives));
+            group.rows.retain(|case, row| lives(row) || kept.contains(case));
             if group.rows.len() != rows {
                 group.sorted.clear();
+                group.renames.forget(&group.rows);
             }
             for case in group.rows.keys() {
                 used.insert(*case);
@@ -512,7 +611,17 @@ impl SourceState {
             scraped,
             held: Vec::new(),
         };
-        let (cases, case_infos) = self.case_rows_shown(&mut moment);
+        let snoozes = self.snoozes.take();
+        let snoozed = Snoozed::at(snoozes.as_deref(), self.as_of);
+        let (cases, case_infos) = self.case_rows_shown(&mut moment, &snoozed);
+        // All cases are looked through only where there is something to find.
+        let environments = snoozes.as_ref().map(|_| self.cases_alive()).unwrap_or_default();
+        let snooze_rows = snoozed.rows(environments);
+        let promotion = Promotion {
+            as_of: self.is_read.then_some(self.as_of),
+            standings: self.standings(&snoozed).into(),
+        };
+        self.snoozes = snoozes;
         let groups = self.group_rows_shown(&mut moment);
         let run_errors = self.run_errors_shown(&mut moment);
         self.held = moment.held;
@@ -529,6 +638,8 @@ impl SourceState {
                 .iter()
                 .map(|(name, known)| (name.clone(), known.active))
                 .collect(),
+            snoozes: snooze_rows,
+            promotion,
             cases_folded,
             cases,
             case_infos,
@@ -764,7 +875,19 @@ impl SourceState {
         Room { cases, others }
     }
 
-    fn case_rows_shown(&mut self, moment: &mut Moment) -> (Vec<CaseRow>, Vec<CaseInfo>) {
+    /// The cases of each environment, as long as they are shown.
+    fn cases_alive(&self) -> BTreeMap<Name, HashSet<&Name>> {
+        let alive = self.alive_since();
+        let mut cases: BTreeMap<Name, HashSet<&Name>> = BTreeMap::new();
+        for (name, group) in &self.groups {
+            let rows = group.rows.iter().filter(|(_, row)| row.seen() >= alive);
+            let names = rows.filter_map(|(case, _)| self.cases.name(*case));
+            cases.entry(name.environment.clone()).or_default().extend(names);
+        }
+        cases
+    }
+
+    fn case_rows_shown(&mut self, moment: &mut Moment, snoozed: &Snoozed<'_>) -> (Vec<CaseRow>, Vec<CaseInfo>) {
         let other_name = Name::from(OTHER);
         let rows = self
             .groups
@@ -776,6 +899,8 @@ impl SourceState {
             let place_of_other = group
                 .sorted
                 .partition_point(|case| self.cases.name(*case).is_some_and(|case| **case < *OTHER));
+            let renamed = group.renames.links().keys();
+            let pasts: HashMap<CaseIndex, _> = renamed.map(|case| (*case, group.past(*case))).collect();
             let (before, after) = group.sorted.split_at(place_of_other);
             let places = before.iter().map(Some).chain([None]).chain(after.iter().map(Some));
             for place in places {
@@ -787,7 +912,9 @@ impl SourceState {
                     if let Some(case) = place {
                         shown_cases.insert(*case);
                     }
-                    moment.show_case(&mut rows, name, case_name, row);
+                    let is_snoozed = place.is_some() && snoozed.covers(&name.environment, case_name);
+                    let past = place.and_then(|case| pasts.get(case)).copied();
+                    moment.show_case(&mut rows, (name, case_name), row, past, is_snoozed);
                 }
             }
         }
@@ -817,6 +944,7 @@ impl SourceState {
                 queue: group.queue.clone(),
                 counted: group.counted.clone(),
                 last: last.get(name).map(|run| Run::clone(run)),
+                failed_after_snooze: last.get(name).and_then(|run| self.after_snooze.get(&run.id).copied()),
             };
             let Some(since) = group.shown.show(moment.now, moment.generation, moment.scraped) else {
                 rows.push(truth);
@@ -889,6 +1017,8 @@ impl SourceState {
     }
 }
 
+mod promote;
+
 /// Which cases have series of their own, in the order of the rows, and which groups may have a sum of the others.
 struct Room {
     cases: Vec<bool>,
@@ -911,8 +1041,22 @@ impl Moment {
         }
     }
 
-    fn show_case(&mut self, rows: &mut Vec<CaseRow>, group: &Group, case: &Name, row: &mut Row) {
-        let truth = case_row(group, case, row);
+    /// `past`: of a case that was another one before.
+    fn show_case(
+        &mut self,
+        rows: &mut Vec<CaseRow>,
+        (group, case): (&Group, &Name),
+        row: &mut Row,
+        past: Option<(u64, Option<Timestamp>)>,
+        snoozed: bool,
+    ) {
+        let mut truth = CaseRow {
+            snoozed,
+            ..case_row(group, case, row)
+        };
+        if let Some((streak, last_pass)) = past {
+            (truth.consecutive_failures, truth.last_pass) = (streak, last_pass);
+        }
         let was = row.shown;
         let zeros = row.shown.show(self.now, self.generation, self.scraped);
         if row.shown == Shown::Truth && was != Shown::Truth {
@@ -960,6 +1104,7 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last: standing.last,
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
+        snoozed: false,
         counted: row.own.newest.clone(),
     }
 }

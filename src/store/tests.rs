@@ -31,6 +31,7 @@ pub(super) fn spec(name: &str) -> SourceSpec {
             retention: 30 * DAY,
             series_ttl: 14 * DAY,
         },
+        promotion: None,
     }
 }
 
@@ -484,6 +485,7 @@ fn the_budget_shows_failing_then_flaky_then_recent_cases_and_folds_the_others() 
         passed(2),
         passed(3),
         Fact::Case(CaseInfo {
+            tags: None,
             case: "old".into(),
             name: "n".into(),
             suite: "s".into(),

@@ -35,6 +35,7 @@ pub struct Request {
     path: String,
     query: Vec<(&'static str, String)>,
     body: Option<String>,
+    may_be_forbidden: bool,
 }
 
 impl Request {
@@ -46,6 +47,17 @@ impl Request {
             path,
             query,
             body: None,
+            may_be_forbidden: false,
+        }
+    }
+
+    /// For what a credential that is good for all the rest may not be good for: a 403 is then an answer to this request, and
+    /// not the end of the credential.
+    #[must_use]
+    pub fn that_may_be_forbidden(self) -> Self {
+        Self {
+            may_be_forbidden: true,
+            ..self
         }
     }
 
@@ -57,6 +69,7 @@ impl Request {
             path: query.path().to_owned(),
             query: Vec::new(),
             body: Some(body),
+            may_be_forbidden: false,
         }
     }
 
@@ -82,6 +95,12 @@ impl Request {
     #[must_use]
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
+    }
+
+    /// Whether a 403 says nothing of the credential.
+    #[must_use]
+    pub fn may_be_forbidden(&self) -> bool {
+        self.may_be_forbidden
     }
 
     /// `GET` or `POST`.

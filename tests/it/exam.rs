@@ -1,6 +1,6 @@
 //! The exam: hard worlds, polled in virtual time until they come to rest; then every number must equal the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +9,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
 use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
+use testrun_exporter::promotion;
 use testrun_exporter::simulate::{
-    CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, Truth, WorldOptions,
+    CaseTruth, Entry, Fault, FaultPlan, InProcess, Limit, NowFn, Platform, RunTruth, SnoozeTruth, Truth, When,
+    WorldOptions,
 };
 use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
@@ -18,7 +20,7 @@ use testrun_exporter::sources::{
     BranchRule, Branches, CaseSettings, Discovery, DurationUnit, Kind, Progress, Settings, Source,
 };
 use testrun_exporter::status::{Shared, SourceStatus};
-use testrun_exporter::store::{CaseRow, GroupRow, Limits, Next, Snapshot, SourceSpec, Store};
+use testrun_exporter::store::{CaseRow, GroupRow, Limits, Next, Snapshot, SourceSnapshot, SourceSpec, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +34,7 @@ pub(crate) fn settings(kind: Kind, discovery: Discovery) -> Settings {
         branches: branches(),
         environments: BTreeMap::new(),
         run_duration_unit: DurationUnit::Auto,
+        snoozes: None,
         cases: CaseSettings {
             enabled: true,
             discovery,
@@ -92,6 +95,9 @@ pub(crate) fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discove
         )
     };
     let rows: BTreeMap<_, _> = source.cases.iter().map(|row| (case(row), row)).collect();
+    if calm {
+        wrong.in_snoozes(truth, source);
+    }
     for (key, expected) in &truth.cases {
         match rows.get(key) {
             Some(row) => wrong.in_case(key, expected, row, discovery, calm),
@@ -196,6 +202,63 @@ impl Differences {
             &expected.last.map(|last| (last.id, last.outcome)),
             &last,
         );
+    }
+
+    /// Only what holds now; a source that reads no snoozes says nothing of them.
+    fn in_snoozes(&mut self, truth: &Truth, source: &SourceSnapshot) {
+        if source.snoozes.is_empty() {
+            return;
+        }
+        let now = source.as_of.as_millisecond();
+        let holding: Vec<_> = truth
+            .snoozes
+            .iter()
+            .filter(|it| (it.from..it.until).contains(&now))
+            .collect();
+        let holds_in = |snooze: &&&SnoozeTruth, environment: &str| {
+            let scope = snooze.environment.as_deref();
+            scope.is_none_or(|scope| scope == environment)
+        };
+        for (environment, row) in &source.snoozes {
+            let what = format!("snoozes of {environment:?}");
+            let own = Some(&**environment).filter(|name| !name.is_empty());
+            let active = holding.iter().filter(|it| it.environment.as_deref() == own).count();
+            self.unless_equal(&what, &(active as u64), &row.active);
+            let next = holding
+                .iter()
+                .filter(|it| holds_in(it, environment))
+                .map(|it| it.until)
+                .min();
+            self.unless_equal(&what, &next, &row.next_expiry.map(|at| at.as_millisecond()));
+        }
+        let mut snoozed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for row in &source.cases {
+            let environment = &*row.group.environment;
+            let mut there = holding.iter().filter(|it| holds_in(it, environment));
+            let expected = there.any(|it| it.cases.iter().any(|case| **case == *row.case));
+            self.unless_equal(
+                &format!("{environment:?} {} snoozed", row.case),
+                &expected,
+                &row.snoozed,
+            );
+            let cases = snoozed.entry(environment).or_default();
+            if expected {
+                cases.insert(&row.case);
+            }
+        }
+        for (environment, cases) in snoozed {
+            let count = source.snoozes.get(environment).and_then(|row| row.cases);
+            let what = format!("{environment:?} snoozed cases");
+            self.unless_equal(&what, &Some(cases.len() as u64), &count);
+        }
+        // Where a run has not told its environment, the truth is elsewhere.
+        let named = source.groups.iter().filter(|row| !row.group.environment.is_empty());
+        for row in named {
+            let key = (row.group.environment.to_string(), row.group.branch.to_string());
+            let expected = truth.runs.get(&key).and_then(|group| group.last);
+            let expected = expected.and_then(|last| last.failed_after_snooze);
+            self.unless_equal(&format!("{key:?} after snooze"), &expected, &row.failed_after_snooze);
+        }
     }
 
     fn in_case(
@@ -350,6 +413,8 @@ impl Exam {
         let mut settings = settings(self.kind, self.discovery);
         settings.lookback = Duration::from_secs(self.lookback_days * 86_400);
         settings.series_ttl = Duration::from_secs(self.series_ttl_days * 86_400);
+        let has_snoozes = platform.lock().unwrap().options().snoozes > 0.0;
+        settings.snoozes = has_snoozes.then_some(SNOOZES_INTERVAL);
         if self.discovery == Discovery::Static {
             settings.cases.ids = every_id(&platform.lock().unwrap(), met);
         }
@@ -438,6 +503,9 @@ impl Reloads {
 /// How many rounds without anything to do make the end: long enough for every result that was asked for in vain to be
 /// asked for again.
 pub(crate) const REST: usize = 20;
+
+/// How often snoozes are read, where there are any.
+const SNOOZES_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Days of rounds: who needs more does not come to rest.
 const ROUNDS_MAX: usize = 5_000;
@@ -546,6 +614,14 @@ impl Sitting {
                 return result;
             }
         }
+    }
+
+    /// What must have been counted by now.
+    fn truth_now(&self) -> Truth {
+        let label = branches();
+        let mut platform = self.platform.lock().unwrap();
+        platform.advance((self.now)());
+        platform.truth(self.met, |branch| label.label(branch).to_string())
     }
 
     /// Stops the poller; gives what must have been counted.
@@ -719,6 +795,7 @@ fn spec(lookback_days: u64, series_ttl_days: u64) -> SourceSpec {
             retention: Duration::from_secs((lookback_days + 2) * 86_400),
             series_ttl: Duration::from_secs(series_ttl_days * 86_400),
         },
+        promotion: None,
     }
 }
 
@@ -785,6 +862,208 @@ fn configurations_that_change_all_the_time_change_no_number() {
             ..Exam::of(kind, seed)
         })
     }));
+}
+
+/// A calm world in which failures are snoozed.
+fn snoozing(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    WorldOptions {
+        snoozes: 0.4,
+        ..calm(kind, seed, start)
+    }
+}
+
+#[test]
+fn snoozes_are_those_that_hold_and_cost_a_request_an_interval() {
+    on_paused_clocks(301..=303, |seed| async move {
+        let exam = Exam {
+            world: snoozing,
+            ..Exam::of(Kind::Empirical, seed)
+        };
+        let mut sitting = exam.begin().await;
+        let began = (sitting.now)();
+        let snapshot = sitting.watch(exam.faults, |rest| rest > exam.rest).await;
+        let seconds = (sitting.now)().duration_since(began).as_secs();
+        let truth = sitting.truth().await;
+        let wrong = differences(&truth, &snapshot, exam.discovery, true);
+        assert_eq!(wrong, [] as [String; 0], "seed {seed}");
+        let platform = sitting.platform.lock().unwrap();
+        assert_eq!(platform.violations(), [] as [String; 0], "seed {seed}");
+        assert!(truth.snoozes.len() > 50, "seed {seed}: {} snoozes", truth.snoozes.len());
+        let is_told = |row: &CaseRow| row.snoozed;
+        assert!(
+            snapshot.sources[0].cases.iter().any(is_told),
+            "seed {seed}: none holds in the end"
+        );
+        let answered = |entry: &&Entry| entry.endpoint == "/api/snoozes" && entry.status == 200;
+        let asked = platform.journal().entries().iter().filter(answered).count();
+        let most = usize::try_from(seconds / 600).unwrap() + 2;
+        // More than a hundred snoozes are two pages; answers that cannot be read come again.
+        assert!((most / 2..=3 * most).contains(&asked), "seed {seed}: {asked} of {most}");
+    });
+}
+
+#[test]
+fn a_key_that_may_not_read_snoozes_is_good_for_all_the_rest() {
+    on_paused_clocks([311], |seed| async move {
+        let exam = Exam {
+            world: snoozing,
+            ..Exam::of(Kind::Empirical, seed)
+        };
+        let mut sitting = exam.begin().await;
+        let snoozes = When::Endpoint("/api/snoozes".into(), 1);
+        sitting
+            .platform
+            .lock()
+            .unwrap()
+            .script_fault(snoozes, Fault::status(403));
+        for _ in 0..30 {
+            assert_eq!(sitting.round().await, RoundResult::Success);
+        }
+        let snapshot = sitting.last_snapshot();
+        assert!(snapshot.sources[0].snoozes.is_empty() && !snapshot.sources[0].cases.is_empty());
+        drop(sitting.truth().await);
+        let platform = sitting.platform.lock().unwrap();
+        assert_eq!(platform.violations(), [] as [String; 0]);
+        let asked = platform
+            .journal()
+            .entries()
+            .iter()
+            .filter(|entry| entry.endpoint == "/api/snoozes");
+        assert_eq!(asked.map(|entry| entry.status).collect::<Vec<_>>(), [403]);
+    });
+}
+
+/// A small suite of which most runs pass, so that there is something to promote now and then.
+fn healthy(kind: Kind, seed: u64, start: Timestamp) -> WorldOptions {
+    WorldOptions {
+        cases: 4,
+        runs_after: Some(200),
+        snoozes: if kind == Kind::Empirical { 0.4 } else { 0.0 },
+        ..calm(kind, seed, start)
+    }
+}
+
+/// Why an environment must not be promoted, by the platform's own truth.
+fn objections(
+    truth: &Truth,
+    source: &SourceSnapshot,
+    environment: &str,
+    met: Timestamp,
+    now: Timestamp,
+) -> Vec<String> {
+    let is_here = |of: &str, branch: &str| of == environment && ["main", "master"].contains(&branch);
+    let as_of = source.as_of.as_millisecond();
+    let runs = truth.runs.iter().filter(|((of, branch), _)| is_here(of, branch));
+    let newest = runs
+        .filter_map(|(_, group)| group.last)
+        .max_by_key(|last| (last.ended, last.id));
+    let mut objections = Vec::new();
+    match newest {
+        None => objections.push("no run".to_owned()),
+        Some(last) => {
+            if !matches!(last.outcome, RunOutcome::Passed | RunOutcome::Failed) {
+                objections.push(format!("the newest run: {last:?}"));
+            }
+            if now.as_millisecond() - last.ended >= 24 * 3_600_000 {
+                objections.push(format!("overdue: {last:?}"));
+            }
+        }
+    }
+    let mut cases: BTreeMap<&str, &CaseTruth> = BTreeMap::new();
+    for ((_, _, case), told) in truth.cases.iter().filter(|((of, branch, _), _)| is_here(of, branch)) {
+        let known = cases.entry(case).or_insert(told);
+        if told.last_at > known.last_at {
+            *known = told;
+        }
+    }
+    for (case, told) in cases {
+        // What ran before the first meeting and in none of the runs that were read then is nobody's.
+        let is_read = source
+            .cases
+            .iter()
+            .any(|row| &*row.case == case && &*row.group.environment == environment);
+        if !is_read && told.last_at < Some(met.as_millisecond()) {
+            continue;
+        }
+        let covers = |snooze: &&SnoozeTruth| {
+            let scope = snooze.environment.as_deref();
+            (snooze.from..snooze.until).contains(&as_of)
+                && scope.is_none_or(|scope| scope == environment)
+                && snooze.cases.iter().any(|known| known == case)
+        };
+        let fits = told
+            .last
+            .is_none_or(|last| last.is_pass() || last == CaseOutcome::Skipped);
+        if !fits && !truth.snoozes.iter().any(|snooze| covers(&snooze)) {
+            objections.push(format!("{case}: {told:?}"));
+        }
+    }
+    objections
+}
+
+#[test]
+fn what_is_promotable_is_fresh_complete_and_passing_by_the_platforms_own_truth() {
+    let opened = Mutex::new((0_u32, 0_u32));
+    let exams = (401..=405).flat_map(|seed| {
+        [Kind::Empirical, Kind::SamplePlatform].map(|kind| Exam {
+            world: healthy,
+            ..Exam::of(kind, seed)
+        })
+    });
+    on_paused_clocks(exams, async |exam: Exam| {
+        let mut sitting = exam.begin().await;
+        let gated = SourceSpec {
+            promotion: Some(promotion::Settings {
+                branches: vec!["main".into(), "master".into()],
+                run_max_age: SignedDuration::from_hours(24),
+                required: Vec::new(),
+                all_cases: true,
+            }),
+            ..spec(exam.lookback_days, exam.series_ttl_days)
+        };
+        let known = Next::Known { place: 0, spec: gated };
+        sitting.store.reconfigure(vec![known], usize::MAX, (sitting.now)());
+        for round in 0..400 {
+            // An hour or so without the platform.
+            sitting.platform.lock().unwrap().set_down((150..180).contains(&round));
+            let before = sitting.truth_now();
+            let result = sitting.round().await;
+            let (after, now) = (sitting.truth_now(), (sitting.now)());
+            if result == RoundResult::Success {
+                sitting.set_faults(0.03);
+            }
+            let Some(source) = sitting.newest.sources.first() else {
+                continue;
+            };
+            let stale_after = SignedDuration::from_mins(15);
+            let is_fresh = promotion::is_fresh(source.promotion.as_of, stale_after, now);
+            for standing in source.promotion.standings.iter() {
+                let mut opened = opened.lock().unwrap();
+                if !promotion::is_promotable(&standing.blocked(now, is_fresh)) {
+                    opened.1 += 1;
+                    continue;
+                }
+                opened.0 += 1;
+                assert!(now.duration_since(source.as_of) < stale_after, "seed {}", exam.seed);
+                // What the platform says while things change can be both.
+                let is_still = before.runs == after.runs && before.cases == after.cases;
+                if result == RoundResult::Success && is_still {
+                    let wrong = objections(&after, source, &standing.environment, sitting.met, now);
+                    assert_eq!(
+                        wrong,
+                        [] as [String; 0],
+                        "{:?} seed {} {}",
+                        exam.kind,
+                        exam.seed,
+                        standing.environment
+                    );
+                }
+            }
+        }
+        drop(sitting.truth().await);
+    });
+    let (open, closed) = opened.into_inner().unwrap();
+    assert!(open > 200 && closed > 200, "{open} times open, {closed} times closed");
 }
 
 #[test]

@@ -286,6 +286,7 @@ impl Process {
                 retention: LOOKBACK + pace,
                 series_ttl: LOOKBACK,
             },
+            promotion: None,
         };
         let (own, source_own) = own();
         let ledger = Arc::new(Ledger::new(disk.clone()));

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use testrun_exporter::simulate::{Fault, FaultPlan, When};
+use testrun_exporter::model::{CaseOutcome, RunOutcome};
+use testrun_exporter::simulate::{Fault, FaultPlan, Platform, RunTruth, When, WorldOptions};
 use testrun_exporter::sources::Kind;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
-use crate::harness::{Exporter, Files, Upstream, short_world, wait_for, wall};
+use crate::harness::{Exporter, Files, Samples, Upstream, quiet_world, short_world, wait_for, wall};
 use crate::numbers::{all_right, at_rest, truth};
 
 /// A platform in trouble, and what must be said about that.
@@ -274,4 +275,104 @@ async fn it_is_not_ready_before_the_first_round_has_ended_and_is_then_however_th
     assert_eq!(samples.rounds("it", "unreachable"), 1.0);
     assert_eq!(samples.up("it"), Some(0.0));
     assert_eq!(exporter.get("/-/healthy").await.status, 200);
+}
+
+/// A quiet world in which everything has passed, as far as the gate looks.
+fn passing_world(kind: Kind) -> WorldOptions {
+    let world = |seed| WorldOptions {
+        cases: 2,
+        seed,
+        branches: vec![("main".to_owned(), 1)],
+        nulls: 0.0,
+        ..quiet_world(kind)
+    };
+    let passes = |options: &WorldOptions| {
+        let mut platform = Platform::new(kind, options.clone(), "token");
+        platform.advance(wall());
+        let truth = platform.truth(wall(), |_| "main".to_owned());
+        let passed = |run: &RunTruth| run.last.is_some_and(|last| last.outcome == RunOutcome::Passed);
+        let all = truth.cases.values().all(|case| case.last == Some(CaseOutcome::Passed));
+        truth.runs.len() == options.environments.len() && truth.runs.values().all(passed) && all
+    };
+    (1..1_000)
+        .map(world)
+        .find(passes)
+        .expect("a world in which all is well")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gate_is_closed_while_the_platform_is_away_and_after_a_restart_until_it_has_been_read() {
+    for kind in [Kind::Empirical, Kind::SamplePlatform] {
+        let world = passing_world(kind);
+        let environments = f64::from(u32::try_from(world.environments.len()).unwrap());
+        let upstream = Upstream::start(world, kind, "token").await;
+        let files = Files::new(&[]);
+        let state = files.path("state");
+        let configure = |stale_after: &str| {
+            let more = format!(
+                "    request_timeout: 1s\n    stale_after: {stale_after}\n    gate: {{ enabled: true, run_max_age: 30d }}\n"
+            );
+            let source = upstream.source("it", "token: token", &more);
+            let head = "web: { listen_address: '127.0.0.1:0' }\n";
+            files.write(
+                "config.yaml",
+                &format!(
+                    "{head}state: {{ directory: '{}' }}\nsources:\n{source}",
+                    state.display()
+                ),
+            );
+        };
+        let gate = |samples: &Samples| {
+            let stale = [("source", "it"), ("condition", "stale")];
+            let shown = samples
+                .of("testrun_environment_promotable", &[("source", "it")])
+                .count();
+            assert!(
+                shown == 0 || f64::from(u32::try_from(shown).unwrap()) == environments,
+                "{shown}"
+            );
+            (
+                samples.sum("testrun_environment_promotable", &[("source", "it")]),
+                samples.sum("testrun_environment_blocked", &stale),
+            )
+        };
+        let (open, closed) = ((environments, 0.0), (0.0, environments));
+        configure("4s");
+        let mut exporter = Exporter::start(&files).await;
+        exporter
+            .wait_until("an open gate", |samples| gate(samples) == open)
+            .await;
+        upstream.platform().set_down(true);
+        exporter
+            .wait_until("a closed gate", |samples| gate(samples) == closed)
+            .await;
+        let samples = exporter.rounds("it", "unreachable", 1).await;
+        assert_eq!(gate(&samples), closed, "it stays there, at 0");
+        assert_eq!(
+            samples.of("testrun_runs_total", &[("source", "it")]).count(),
+            0,
+            "the rest is withdrawn"
+        );
+        upstream.platform().set_down(false);
+        exporter
+            .wait_until("an open gate again", |samples| gate(samples) == open)
+            .await;
+
+        // Young enough, but another process's word.
+        configure("1h");
+        exporter.process.signal("TERM");
+        exporter.process.ended(Duration::from_secs(20)).await;
+        upstream.platform().set_down(true);
+        let exporter = Exporter::start(&files).await;
+        let samples = exporter.rounds("it", "unreachable", 1).await;
+        assert_eq!(gate(&samples), closed, "{kind:?}");
+        assert!(
+            samples.of("testrun_runs_total", &[("source", "it")]).count() > 0,
+            "what was kept is shown"
+        );
+        upstream.platform().set_down(false);
+        exporter
+            .wait_until("an open gate after a round", |samples| gate(samples) == open)
+            .await;
+    }
 }

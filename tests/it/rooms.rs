@@ -57,8 +57,13 @@ const ROOMS: &[Room] = &[
         never_names: IMPURE,
     },
     Room {
+        name: "promotion",
+        may_name: &["model"],
+        never_names: IMPURE,
+    },
+    Room {
         name: "store",
-        may_name: &["model", "packed"],
+        may_name: &["model", "packed", "promotion"],
         never_names: IMPURE,
     },
     Room {
@@ -68,7 +73,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "metrics",
-        may_name: &["model", "store"],
+        may_name: &["model", "promotion", "store"],
         never_names: &["tokio", "reqwest", "hyper", "async", "await", "rand"],
     },
     Room {
@@ -88,7 +93,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "config",
-        may_name: &["logging", "model", "poll", "sources", "transport", "web"],
+        may_name: &["logging", "model", "poll", "promotion", "sources", "transport", "web"],
         never_names: &["tokio", "reqwest", "hyper", "prometheus", "async", "await", "rand"],
     },
     Room {

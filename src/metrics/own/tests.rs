@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::RunOutcome;
+use crate::promotion::{Evidence, RunEvidence, Standing};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -194,6 +196,10 @@ fn every_family_of_this_half_is_in_the_catalog_with_its_help_and_type_and_once()
     source.kept(1, at(0));
     source.found_in_ledger(true);
     source.set_aside("newer");
+    source.promotion(&Promotion {
+        as_of: Some(at(0)),
+        standings: [good("staging", at(0))].into(),
+    });
     let text = own.render(at(0), Format::Text);
     let mut names = Vec::new();
     for line in text.lines() {
@@ -398,4 +404,67 @@ fn what_is_told_of_a_source_that_has_vanished_is_not_heard_even_if_another_one_h
     let alone = text(&own, at(4));
     tell(&former);
     assert_eq!(text(&own, at(4)), alone);
+}
+
+fn gates(own: &Own, now: Timestamp) -> String {
+    samples(own, "testrun_environment_", now)
+}
+
+fn good(environment: &str, ended: Timestamp) -> Standing {
+    let run = RunEvidence {
+        outcome: RunOutcome::Passed,
+        is_counted: true,
+        is_complete: true,
+        is_excused: false,
+    };
+    let evidence = Evidence {
+        run: Some(run),
+        is_unread: false,
+        is_failing: false,
+        is_missing: false,
+    };
+    Standing::of(
+        environment.into(),
+        evidence,
+        Some(ended),
+        None,
+        SignedDuration::from_hours(24),
+    )
+}
+
+#[test]
+fn the_gate_closes_by_itself_when_nothing_new_is_told_and_stays_there_at_0() {
+    let own = own();
+    let source = shop(&own);
+    assert_eq!(gates(&own, at(0)), "", "absent until something is known");
+    let promotion = |as_of: Option<Timestamp>| Promotion {
+        as_of,
+        standings: [good("staging", at(-60))].into(),
+    };
+    source.promotion(&promotion(None));
+    let verdict = |now: i64| {
+        let text = gates(&own, at(now));
+        let value = |line: &str| {
+            let labels = format!("testrun_environment_{line} ");
+            text.lines()
+                .find_map(|line| line.strip_prefix(&labels))
+                .map(str::to_owned)
+                .unwrap()
+        };
+        (
+            value("promotable{source=\"shop\",environment=\"staging\"}"),
+            value("blocked{source=\"shop\",environment=\"staging\",condition=\"stale\"}"),
+        )
+    };
+    let (open, closed) = (("1".to_owned(), "0".to_owned()), ("0".to_owned(), "1".to_owned()));
+    assert_eq!(verdict(0), closed, "another process's word is stale");
+    source.promotion(&promotion(Some(at(0))));
+    assert_eq!(verdict(0), open);
+    assert_eq!(verdict(899), open);
+    assert_eq!(verdict(900), closed, "nobody has told it to");
+    source.paced(Duration::from_secs(60), Duration::from_secs(1000));
+    assert_eq!(verdict(900), open, "how old data may be is asked at each scrape");
+    assert_eq!(verdict(86_400 * 7), closed, "there it stays");
+    source.vanish();
+    assert_eq!(gates(&own, at(900)), "");
 }

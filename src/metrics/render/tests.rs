@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::metrics::catalog::{FAMILIES, Half};
 use crate::model::{ActiveState, CaseInfo, ErrorCode, Run};
-use crate::store::{Counts, Histogram, LastResult};
+use crate::store::{Counts, Histogram, LastResult, Promotion};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -34,6 +34,7 @@ fn group_row(group: Group, last: Option<Run>) -> GroupRow {
         queue: Histogram::new(&[1.5]),
         counted: Default::default(),
         last,
+        failed_after_snooze: None,
     }
 }
 
@@ -67,6 +68,7 @@ fn case_row(group: Group, case: &str, last: Option<LastResult>) -> CaseRow {
         last,
         last_pass: Some(at(-86_400)),
         consecutive_failures: 1,
+        snoozed: false,
         counted: Default::default(),
     }
 }
@@ -83,6 +85,8 @@ fn source(name: &str, groups: Vec<GroupRow>, cases: Vec<CaseRow>) -> SourceSnaps
         cases,
         case_infos: Vec::new(),
         case_outcomes: BTreeMap::new(),
+        snoozes: BTreeMap::new(),
+        promotion: Promotion::default(),
         cases_folded: 0,
         as_of: at(100),
     }
@@ -202,6 +206,7 @@ fn cases_are_shown_with_their_current_outcome_alone() {
     linux.case_outcomes.insert("linux".into(), [0, 0, 1, 0, 0, 0]);
     linux.cases_folded = 9;
     linux.case_infos = vec![CaseInfo {
+        tags: None,
         case: "12".into(),
         name: "--out=srt".into(),
         suite: "".into(),
@@ -293,11 +298,20 @@ fn a_full_snapshot_shows_every_family_of_this_half_in_the_catalogs_order() {
         vec![case_row(here(), "c", Some(last))],
     );
     full.case_outcomes.insert("e".into(), [1, 0, 0, 0, 0, 0]);
+    full.groups[0].failed_after_snooze = Some(0);
+    full.cases[0].snoozed = true;
+    let snoozes = SnoozeRow {
+        active: 1,
+        cases: Some(1),
+        next_expiry: Some(at(200)),
+    };
+    full.snoozes.insert("e".into(), snoozes);
     full.case_infos = vec![CaseInfo {
         case: "c".into(),
         name: "n".into(),
         suite: "s".into(),
         file: "f".into(),
+        tags: Some("slow,smoke".into()),
     }];
     let text = text(vec![full]);
     let shown: Vec<_> = text
@@ -623,7 +637,7 @@ proptest! {
                 row
             }).collect::<Vec<_>>();
             let mut one = source("a", vec![group_row(group("e", "a"), None)], [rows("a"), rows("b")].concat());
-            one.case_infos = cases.keys().map(|case| CaseInfo {
+            one.case_infos = cases.keys().map(|case| CaseInfo { tags: None,
                 case: format!("case {case:03}").into(),
                 name: "n".into(),
                 suite: "s".into(),

@@ -224,6 +224,12 @@ impl Cases {
             self.requeue(id, now);
         }
         let tracked = self.tracked.get_mut(id)?;
+        // Who tells no tags does not say that there are none.
+        let known_tags = || tracked.info.as_ref().and_then(|known| known.tags.clone());
+        let info = info.map(|info| CaseInfo {
+            tags: info.tags.clone().or_else(known_tags),
+            ..info
+        });
         let news = info.is_some() && tracked.info != info;
         if news {
             tracked.info = info;
@@ -311,6 +317,11 @@ impl Cases {
     /// Whether results of this run are still to come.
     pub(super) fn awaits(&self, run: RunId) -> bool {
         self.awaited.contains_key(&run)
+    }
+
+    /// The runs of which results are still to come.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.awaited.keys().copied()
     }
 
     /// Looks which cases are due now, if that may have changed since the last look.

@@ -10,6 +10,7 @@
 mod batch_size;
 mod cases;
 mod runs;
+mod snoozes;
 mod wire;
 
 use std::borrow::Cow;
@@ -21,11 +22,12 @@ use serde::{Deserialize, Serialize};
 use self::batch_size::BatchSize;
 use self::cases::{Batch, Cases};
 use self::runs::{LIFECYCLE, Runs, Told, case_outcome, told};
+use self::snoozes::{Snoozes, name_of};
 use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
 use super::sweep::{self, Sweep};
 use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
-use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId};
+use crate::model::{ActiveRun, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, RunId, Unread};
 use crate::sources::table::Standing;
 use crate::transport::{Analytics, Reply, Request};
 
@@ -33,6 +35,7 @@ const LIST: &str = "/api/test-runs";
 const DETAILS: &str = "/api/test-runs/{id}";
 const ANALYTICS_CASES: &str = "/api/v2/analytics/test-cases";
 const REGISTRY: &str = "/api/v2/test-cases";
+const SNOOZES: &str = "/api/snoozes";
 
 /// The platform's largest page of runs; one such page is what an idle round costs.
 const PAGE: usize = 100;
@@ -66,6 +69,7 @@ enum Ask {
     History(Batch),
     LastPass(Name),
     Foreign(RunId),
+    Snoozes,
     /// The details of a run that was read long ago.
     Again(RunId),
 }
@@ -105,6 +109,12 @@ struct Memory<'a> {
     sweep: Cow<'a, Sweep<RunId>>,
 }
 
+/// What stands behind [`Memory`], in memories that know of it: those of before end there.
+#[derive(Default, Serialize, Deserialize)]
+struct Appendix<'a> {
+    snoozes: Cow<'a, snoozes::Memory>,
+}
+
 /// Empirical, as one source sees it.
 pub struct Empirical {
     settings: Settings,
@@ -133,8 +143,15 @@ pub struct Empirical {
     /// When a changed row has last made a suspect of a run: a list and details that contradict each other shall not cost a
     /// request a round.
     suspected: BTreeMap<RunId, Timestamp>,
+    snoozes: Snoozes,
+    /// How many failures of runs are left after snoozes, as far as the store has heard of it, and what it has not heard yet.
+    after_snooze: BTreeMap<RunId, u64>,
+    after_snooze_news: BTreeMap<RunId, u64>,
+    told_unread: Option<Unread>,
     failures_in_a_row: u32,
     // One round:
+    /// Whether a row was passed over.
+    row_skipped: bool,
     now: Timestamp,
     allowance: Allowance,
     stage: Stage,
@@ -178,6 +195,11 @@ impl Empirical {
             sweep: Sweep::default(),
             suspects: BTreeSet::new(),
             suspected: BTreeMap::new(),
+            snoozes: Snoozes::new(settings.snoozes),
+            after_snooze: BTreeMap::new(),
+            after_snooze_news: BTreeMap::new(),
+            told_unread: None,
+            row_skipped: false,
             failures_in_a_row: 0,
             now: Timestamp::UNIX_EPOCH,
             allowance: Allowance::default(),
@@ -218,6 +240,8 @@ impl Empirical {
         let due = self.runs.table.due(self.now);
         let ask = match due.first() {
             Some(id) => Some(Ask::Details(*id)),
+            // Before the histories: their backlog may never end.
+            None if self.snoozes.are_due(self.now) => Some(Ask::Snoozes),
             None if self.settings.cases.enabled => self.plan_cases(),
             None => None,
         };
@@ -311,6 +335,14 @@ impl Empirical {
                 Request::get(DETAILS, format!("{LIST}/{id}"), Vec::new())
             }
             Ask::Discover => self.discovery_request(),
+            Ask::Snoozes => {
+                let query = vec![
+                    ("status", "active".into()),
+                    ("per_page", text(snoozes::PAGE)),
+                    ("page", text(self.snoozes.page())),
+                ];
+                Request::get(SNOOZES, SNOOZES.into(), query).that_may_be_forbidden()
+            }
             Ask::History(batch) => {
                 let query = wire::HistoryQuery {
                     test_case_ids: &batch.ids,
@@ -405,6 +437,7 @@ impl Empirical {
             self.suspect(id);
             return Some(id);
         }
+        self.learn_after_snooze(id, &row);
         let before = self.runs.table.get(id).map(|known| known.run.clone());
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         let told = row.state.as_deref().map(told);
@@ -567,6 +600,7 @@ impl Empirical {
             Rejection::Unreadable("the details of a run: `data.test_run.testRun` is not that run".into())
         })?;
         self.classified.insert(id);
+        self.learn_after_snooze(id, &row);
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         let told = row.state.as_deref().map_or(Told::Unknown, told);
         if told == Told::Unknown {
@@ -608,6 +642,7 @@ impl Empirical {
         })?;
         let doubted = self.suspects.contains(&id);
         self.passed_again(id);
+        self.learn_after_snooze(id, &row);
         let before = self.runs.table.get(id).map(|known| known.run.clone());
         let known = self.runs.learn(id, &row, &self.settings, &mut learned.notices);
         if let Some(Told::Active(state)) = row.state.as_deref().map(told) {
@@ -857,6 +892,7 @@ impl Empirical {
                     .unwrap_or_else(|| Name::from("")),
                 suite: loose::name(&row.suites.0.join(" › ")),
                 file: row.file_path.name().unwrap_or_else(|| Name::from("")),
+                tags: Some(loose::tags(&row.tags)),
             };
             if self.settings.cases.admits(&id, &info.name) || self.is_wanted(&id) {
                 self.track(&id, Some(info), learned);
@@ -883,6 +919,68 @@ impl Empirical {
         self.discovered = Some(self.now);
         self.discovery_wanted = false;
         self.discovery_page = 1;
+    }
+
+    // ---- snoozes ----------------------------------------------------------------------------------------------------
+
+    fn accept_snoozes(&mut self, body: &[u8], learned: &mut Learned) -> Result<(), Rejection> {
+        let list: wire::SnoozeList = read("the list of snoozes", body)?;
+        let rows = list.data.0.and_then(|data| data.snoozes.0);
+        let rows = rows.ok_or_else(|| missing("the list of snoozes", "data.snoozes"))?;
+        let pages = list.pagination.0.and_then(|pagination| pagination.total_pages.count());
+        self.snoozes.accept(rows, pages, self.now, |why| {
+            learned.notices.push(Notice::RowSkipped {
+                endpoint: SNOOZES,
+                why: why.into(),
+            });
+        });
+        Ok(())
+    }
+
+    /// Tells the store of the snoozes what is new about them, and people what is wrong with them.
+    fn tell_snoozes(&mut self, learned: &mut Learned) {
+        let name_of = name_of(&self.runs.environments, &self.settings.environments);
+        learned
+            .facts
+            .extend(self.snoozes.news(self.now, &name_of).map(Fact::Snoozes));
+        if self.ask.is_some() {
+            return;
+        }
+        if self.snoozes.are_refused() {
+            let text = "the platform refuses to tell the snoozes: nothing is shown of them, and they are asked for again a day later";
+            learned.notices.push(Notice::Advice(text.into()));
+        }
+        for id in self.snoozes.nameless(&name_of) {
+            // A number is shown; any other text could be anything.
+            let id = id
+                .parse::<u64>()
+                .map_or_else(|_| "that is no number".to_owned(), |id| id.to_string());
+            learned.notices.push(Notice::Advice(format!(
+                "a snooze is for an environment whose name no run has told (id {id}): it holds nowhere until one does, or `environments` names it"
+            )));
+        }
+    }
+
+    /// What a row says of the failures that are left after snoozes. It may change at any time after the run's end, so it is
+    /// no part of the run: a run is not suspect because somebody has snoozed a case.
+    fn learn_after_snooze(&mut self, id: RunId, row: &wire::RunRow) {
+        if let Some(failed) = row.failed_count_after_snoozing.count() {
+            if self.after_snooze.get(&id) == Some(&failed) {
+                self.after_snooze_news.remove(&id);
+            } else {
+                self.after_snooze_news.insert(id, failed);
+            }
+        }
+    }
+
+    /// Tells it of the runs that the store knows.
+    fn tell_after_snooze(&mut self, learned: &mut Learned) {
+        let (runs, unnamed) = (&self.runs, &self.unnamed);
+        let is_told = |id: &RunId| runs.finished(*id).is_some() && !unnamed.contains(id);
+        for (run, failed) in self.after_snooze_news.extract_if(.., |id, _| is_told(id)) {
+            self.after_snooze.insert(run, failed);
+            learned.facts.push(Fact::FailedAfterSnooze { run, failed });
+        }
     }
 
     // ---- last passes ------------------------------------------------------------------------------------------------
@@ -1033,6 +1131,14 @@ impl Empirical {
                 self.discovered = Some(self.now);
                 Ok(())
             }
+            Ask::Snoozes => {
+                let refused = matches!(rejection, Rejection::Status(400..=407 | 409..=428 | 430..=499));
+                if !refused && !self.forgive(&rejection) {
+                    return Err(rejection);
+                }
+                self.snoozes.failed(refused, self.now);
+                Ok(())
+            }
             Ask::LastPass(case) if matches!(rejection, Rejection::Status(400..=499)) || self.forgive(&rejection) => {
                 self.cases.last_pass_asked(case);
                 self.last_passes += 1;
@@ -1110,8 +1216,33 @@ impl Empirical {
         Ok(())
     }
 
+    /// Says what has finished and is not read, when the round is over and it has changed.
+    fn tell_unread(&mut self, learned: &mut Learned) {
+        let due = self
+            .runs
+            .table
+            .ids(|_, known| matches!(known.standing, Standing::Due { .. }));
+        let group = |id: RunId| self.runs.table.get(id).map(|known| known.run.group.clone());
+        let runs: BTreeMap<RunId, Group> = (due
+            .into_iter()
+            .chain(self.cases.awaited())
+            .chain(self.unnamed.iter().copied()))
+        .filter_map(|id| Some((id, group(id)?)))
+        .collect();
+        let full = self.settings.cases.enabled && self.cases.len() >= self.settings.cases.max;
+        let unread = Unread {
+            runs: runs.into_iter().collect(),
+            elsewhere: self.row_skipped || full,
+        };
+        if self.told_unread.as_ref() != Some(&unread) {
+            learned.facts.push(Fact::Unread(unread.clone()));
+            self.told_unread = Some(unread);
+        }
+    }
+
     /// After every answer: what it means for the round.
     fn go_on(&mut self, learned: &mut Learned) {
+        self.row_skipped |= learned.skips_rows();
         self.meet(learned);
         self.tell_active(learned);
         let cases = self.cases.take_refused();
@@ -1121,6 +1252,8 @@ impl Empirical {
         }
         self.cases.prepare(self.now);
         self.ask = self.plan();
+        self.tell_after_snooze(learned);
+        self.tell_snoozes(learned);
         if self.ask.is_some() {
             return;
         }
@@ -1143,6 +1276,7 @@ impl Empirical {
             );
             learned.notices.push(Notice::NoCases { hint });
         }
+        self.tell_unread(learned);
     }
 }
 
@@ -1174,6 +1308,7 @@ fn info_of(id: &Name, nesting: &[String]) -> CaseInfo {
         name: loose::name(title),
         suite: loose::name(&suites.join(" › ")),
         file: loose::name(file),
+        tags: None,
     }
 }
 
@@ -1183,6 +1318,9 @@ impl Source for Empirical {
         self.allowance = allowance;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         self.runs.prune(now, self.lookback());
+        let runs = &self.runs;
+        self.after_snooze.retain(|id, _| runs.table.get(*id).is_some());
+        self.after_snooze_news.retain(|id, _| runs.table.get(*id).is_some());
         self.stage = Stage::List;
         self.pager = Pager::new(PAGE);
         self.pages = 0;
@@ -1195,6 +1333,7 @@ impl Source for Empirical {
                 .is_some_and(|known| matches!(known.standing, Standing::Open(_)))
         });
         self.told_active = None;
+        self.row_skipped = false;
         self.forgiven = 0;
         self.last_passes = 0;
         if self.settings.cases.enabled {
@@ -1231,6 +1370,7 @@ impl Source for Empirical {
             Ask::History(batch) => self.accept_history(batch, body, &mut learned),
             Ask::LastPass(case) => self.accept_last_pass(case, body, &mut learned),
             Ask::Foreign(id) => self.accept_foreign(*id, body, &mut learned),
+            Ask::Snoozes => self.accept_snoozes(body, &mut learned),
             Ask::Again(id) => self.accept_again(*id, body, &mut learned),
         }?;
         self.go_on(&mut learned);
@@ -1273,11 +1413,19 @@ impl Source for Empirical {
             foreign: Cow::Borrowed(&self.foreign),
             sweep: Cow::Borrowed(&self.sweep),
         };
-        Ok(postcard::to_stdvec(&memory)?)
+        let appendix = Appendix {
+            snoozes: Cow::Borrowed(self.snoozes.memory()),
+        };
+        Ok(postcard::to_stdvec(&(memory, appendix))?)
     }
 
     fn restore(&mut self, memory: &[u8]) -> Result<(), MemoryError> {
-        let memory: Memory<'_> = postcard::from_bytes(memory)?;
+        let (memory, rest): (Memory<'_>, _) = postcard::take_from_bytes(memory)?;
+        let appendix: Appendix<'_> = if rest.is_empty() {
+            Appendix::default()
+        } else {
+            postcard::from_bytes(rest)?
+        };
         let settings = &self.settings.cases;
         let admits = |id: &str, name: &str| {
             let named = || settings.ids.iter().any(|wanted| wanted == id);
@@ -1295,6 +1443,7 @@ impl Source for Empirical {
         self.foreign = memory.foreign.into_owned();
         self.foreign.retain(|pass| self.cases.is_tracked(&pass.case));
         self.sweep = memory.sweep.into_owned();
+        self.snoozes.restore(appendix.snoozes.into_owned());
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Runs {
     /// The highest id of the last whole walk: everything below it is known.
     pub(super) walked_to: Option<RunId>,
     /// Environment ids whose slug a run has told.
-    environments: BTreeMap<String, Name>,
+    pub(super) environments: BTreeMap<String, Name>,
     /// Runs that told both times and `duration`: how many of them in seconds, in milliseconds.
     unit_votes: (u32, u32),
 }

@@ -51,6 +51,7 @@ pub(super) struct RunRow {
     pub(super) failed_count: Number,
     pub(super) skipped_count: Number,
     pub(super) flaky_count: Number,
+    pub(super) failed_count_after_snoozing: Number,
     pub(super) duration: Number,
     pub(super) test_run_branch: Text,
     pub(super) environment_slug: Text,
@@ -198,6 +199,28 @@ pub(super) struct ListedCase {
     pub(super) name: Text,
     pub(super) file_path: Text,
     pub(super) suites: Texts,
+    pub(super) tags: Texts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SnoozeList {
+    pub(super) data: Object<SnoozeListData>,
+    pub(super) pagination: Object<Pagination>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SnoozeListData {
+    pub(super) snoozes: Rows<SnoozeRow>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SnoozeRow {
+    pub(super) test_ids: Texts,
+    pub(super) snooze_until: Text,
+    pub(super) scoped_to_environment_id: Text,
 }
 
 /// By case id. Nobody is asked for more than a batch of them.

@@ -15,12 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use self::runs::{Runs, case_outcome};
+use self::runs::{Known, Runs, case_outcome};
 use super::loose::{self, missing, read};
 use super::pager::{Pager, known_from_here};
 use super::sweep::{self, Sweep};
 use super::{Allowance, Discovery, Learned, MemoryError, Progress, Rejection, Settings, Source};
-use crate::model::{ActiveRun, CaseCounts, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, Run, RunId};
+use crate::model::{
+    ActiveRun, CaseCounts, CaseInfo, CaseOutcome, CaseResult, Fact, Group, Name, Notice, Run, RunId, Unread,
+};
 use crate::sources::table::Standing;
 use crate::transport::{Reply, Request};
 
@@ -107,6 +109,8 @@ struct Tracked {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Sample {
     name: Option<Name>,
+    #[serde(skip)]
+    tags: Option<Name>,
     /// The number of finished runs that its history was last read after.
     read_after: u64,
     #[serde(with = "crate::packed")]
@@ -199,6 +203,11 @@ pub struct SamplePlatform {
     status_lists: usize,
     highest: Option<RunId>,
     told_active: Option<Vec<ActiveRun>>,
+    told_unread: Option<Unread>,
+    /// Runs that were told although rows of their results could not be read.
+    incomplete: BTreeSet<RunId>,
+    /// Whether a row was passed over in this round.
+    row_skipped: bool,
     forgiven: u32,
     backlog: usize,
     reading: Reading,
@@ -241,6 +250,9 @@ impl SamplePlatform {
             status_lists: 0,
             highest: None,
             told_active: None,
+            told_unread: None,
+            incomplete: BTreeSet::new(),
+            row_skipped: false,
             forgiven: 0,
             backlog: 0,
             reading: Reading::new(PAGE_MAX),
@@ -617,6 +629,9 @@ impl SamplePlatform {
             // A row that could not be served now may be served later; the run is counted once, with all its results.
             return Ok(true);
         }
+        if self.reading.pager.skipped() > 0 {
+            self.incomplete.insert(id);
+        }
         let rows = std::mem::take(&mut self.reading.rows);
         let mut counts = no_results();
         let old = self
@@ -730,6 +745,7 @@ impl SamplePlatform {
             name: row.sample_name.name().unwrap_or_else(|| Name::from("")),
             suite: loose::name(&row.categories.0.join(", ")),
             file: row.command.name().unwrap_or_else(|| Name::from("")),
+            tags: None,
         };
         let sample = row.sample_id.id();
         if !self.track(&case, sample, Some(info), old, learned) {
@@ -806,6 +822,7 @@ impl SamplePlatform {
             if (tested || self.samples.contains_key(&id)) && self.samples.len() < self.settings.cases.max {
                 let sample = self.samples.entry(id).or_default();
                 sample.name = row.original_name.name();
+                sample.tags = Some(loose::tags(&row.tags));
                 sample.listed = Some(self.now);
             } else if tested && !self.samples.contains_key(&id) {
                 self.refused += 1;
@@ -879,12 +896,15 @@ impl SamplePlatform {
         if self.by_runs() && known.standing == Standing::Read {
             return;
         }
-        let name = self.samples.get(&sample).and_then(|sample| sample.name.clone());
+        let known = self.samples.get(&sample);
+        let tags = known.and_then(|sample| sample.tags.clone());
+        let name = known.and_then(|sample| sample.name.clone());
         let info = name.map(|name| CaseInfo {
             case: case.clone(),
             name,
             suite: Name::from(""),
             file: Name::from(""),
+            tags,
         });
         if !self.track(&case, Some(sample), info.filter(|_| self.by_history()), false, learned) {
             return;
@@ -1102,6 +1122,7 @@ impl SamplePlatform {
 
     /// After every answer: what it means for the round.
     fn go_on(&mut self, answered: bool, learned: &mut Learned) {
+        self.row_skipped |= learned.skips_rows();
         self.meet(learned);
         let cases = std::mem::take(&mut self.refused);
         if cases > 0 {
@@ -1128,6 +1149,26 @@ impl SamplePlatform {
                 _ => "discovery: runs has found no result; the other modes are samples, static",
             };
             learned.notices.push(Notice::NoCases { hint: hint.into() });
+        }
+        self.tell_unread(learned);
+    }
+
+    /// Says what has finished and is not read, when the round is over and it has changed.
+    fn tell_unread(&mut self, learned: &mut Learned) {
+        let table = &self.runs.table;
+        self.incomplete.retain(|id| table.get(*id).is_some());
+        let is_due = |known: &Known| matches!(known.standing, Standing::Due { .. });
+        let runs = table.known.iter();
+        let runs = runs.filter(|(id, known)| is_due(known) || self.incomplete.contains(id));
+        let tracked = self.cases.len().max(self.samples.len());
+        let full = self.settings.cases.enabled && tracked >= self.settings.cases.max;
+        let unread = Unread {
+            runs: runs.map(|(id, known)| (*id, known.run.group.clone())).collect(),
+            elsewhere: self.row_skipped || full || self.samples_due().0 > 0,
+        };
+        if self.told_unread.as_ref() != Some(&unread) {
+            learned.facts.push(Fact::Unread(unread.clone()));
+            self.told_unread = Some(unread);
         }
     }
 }
@@ -1201,6 +1242,7 @@ impl Source for SamplePlatform {
         self.seen.clear();
         self.status_lists = 0;
         self.told_active = None;
+        self.row_skipped = false;
         self.forgiven = 0;
         let size = if self.met { PAGE } else { PAGE_MAX };
         self.reading = Reading {

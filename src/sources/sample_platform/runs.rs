@@ -21,7 +21,7 @@ pub(super) enum Told {
 }
 
 /// What is known of a run, and of an open one its state.
-type Known = table::Known<ActiveState>;
+pub(super) type Known = table::Known<ActiveState>;
 
 /// All of them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

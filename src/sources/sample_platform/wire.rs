@@ -88,5 +88,6 @@ pub(super) struct HistoryRow {
 pub(super) struct SampleRow {
     pub(super) sample_id: Text,
     pub(super) original_name: Text,
+    pub(super) tags: Texts,
     pub(super) regression_test_count: Number,
 }
