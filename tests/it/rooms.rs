@@ -47,6 +47,11 @@ const ROOMS: &[Room] = &[
         never_names: IMPURE,
     },
     Room {
+        name: "health",
+        may_name: &["model"],
+        never_names: IMPURE,
+    },
+    Room {
         name: "transport",
         may_name: &[],
         never_names: &["prometheus", "tracing", "rand", "SystemTime"],
@@ -58,7 +63,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "store",
-        may_name: &["model", "packed"],
+        may_name: &["health", "model", "packed"],
         never_names: IMPURE,
     },
     Room {
@@ -88,7 +93,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "config",
-        may_name: &["logging", "model", "poll", "sources", "transport", "web"],
+        may_name: &["health", "logging", "model", "poll", "sources", "transport", "web"],
         never_names: &["tokio", "reqwest", "hyper", "prometheus", "async", "await", "rand"],
     },
     Room {
