@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::cases::{Order, Row};
+use super::cases::Row;
+use super::recent::Order;
 use crate::model::CaseOutcome;
 
 /// Series that one case row can become: six outcomes, retries, duration sum and count, last outcome, last run, last pass,

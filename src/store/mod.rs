@@ -15,7 +15,7 @@
 //! - Only a successful round is published; facts of failed rounds show with the next success.
 //! - A new row is served at 0 until that has been scraped (`release`).
 //! - When there is room for some of the cases only, the others count in `__other__` (`budget`).
-//! - Gauges follow the order in which runs ended, not the order of arrival (`cases`).
+//! - Gauges follow the order in which runs ended, not the order of arrival (`recent`).
 //! - Everything is bounded: runs by retention and a maximum, cases, groups, and results that wait for their run. What is
 //!   let go is never counted again when it is met again.
 //!
@@ -34,6 +34,7 @@ mod budget;
 mod cases;
 mod keep;
 pub mod ledger;
+mod recent;
 mod release;
 mod runs;
 mod snapshot;

@@ -9,8 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::budget::{self, Claim, SERIES_PER_CASE, SERIES_PER_OTHER};
-use super::cases::{Cases, Entry, Order, Row};
+use super::cases::{Cases, Row};
 use super::keep;
+use super::recent::{Entry, Order};
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, SourceSnapshot};

@@ -21,7 +21,7 @@ use testrun_exporter::sources::empirical::Empirical;
 use testrun_exporter::sources::sample_platform::SamplePlatform;
 use testrun_exporter::sources::{Discovery, Kind, Progress, Settings, Source};
 use testrun_exporter::status::{Shared, SourceStatus};
-use testrun_exporter::store::ledger::{Disk, Identity, Ledger};
+use testrun_exporter::store::ledger::{Disk, Identity, Ledger, SCHEMA};
 use testrun_exporter::store::{Limits, SourceSpec, SourceState};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -620,9 +620,9 @@ async fn what_fell_out_of_the_lookback_is_said_to_be_lost() {
     assert!((3_500.0..3_800.0).contains(&lost), "{lost}");
 }
 
-fn fixture(kind: Kind, extension: &str) -> std::path::PathBuf {
+fn fixture(schema: u32, kind: Kind, extension: &str) -> std::path::PathBuf {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger");
-    directory.join(format!("v1-{}.{extension}", kind.label()))
+    directory.join(format!("v{schema}-{}.{extension}", kind.label()))
 }
 
 fn as_lines(samples: &Samples) -> String {
@@ -633,16 +633,18 @@ fn as_lines(samples: &Samples) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_of_schema_1_is_read_for_good() {
-    for kind in [Kind::Empirical, Kind::SamplePlatform] {
+async fn a_ledger_of_every_schema_is_read_for_good() {
+    let kinds = [Kind::Empirical, Kind::SamplePlatform];
+    for (schema, kind) in (1..=SCHEMA).flat_map(|schema| kinds.map(|kind| (schema, kind))) {
         let mut scene = Scene::new(kind).await;
         scene.process.tasks.shutdown().await;
-        let kept = std::fs::read(fixture(kind, "ledger")).unwrap();
+        let kept = std::fs::read(fixture(schema, kind, "ledger")).unwrap();
+        assert_eq!(kept[8..12], schema.to_le_bytes());
         scene
             .disk
             .with(|platter| platter.files.insert(format!("{SOURCE}.ledger"), (kept, true)));
         scene.restart().await;
-        let expected = std::fs::read_to_string(fixture(kind, "counters")).unwrap();
+        let expected = std::fs::read_to_string(fixture(schema, kind, "counters")).unwrap();
         assert!(scene.process.restored);
         assert_eq!(as_lines(&counters(&scene.process.text())), expected);
     }
@@ -658,9 +660,9 @@ async fn write_the_fixtures_of_the_newest_schema() {
         let kept = scene
             .disk
             .with(|platter| platter.files[&format!("{SOURCE}.ledger")].0.clone());
-        std::fs::create_dir_all(fixture(kind, "ledger").parent().unwrap()).unwrap();
-        std::fs::write(fixture(kind, "ledger"), kept).unwrap();
-        std::fs::write(fixture(kind, "counters"), as_lines(&counters(&text))).unwrap();
+        std::fs::create_dir_all(fixture(SCHEMA, kind, "ledger").parent().unwrap()).unwrap();
+        std::fs::write(fixture(SCHEMA, kind, "ledger"), kept).unwrap();
+        std::fs::write(fixture(SCHEMA, kind, "counters"), as_lines(&counters(&text))).unwrap();
     }
 }
 
