@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use jiff::Timestamp;
+use testrun_exporter::health;
 use testrun_exporter::metrics::render::render;
 use testrun_exporter::model::{
     ActiveState, CaseCounts, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome,
@@ -68,6 +69,7 @@ fn spec(cases: usize) -> SourceSpec {
             retention: Duration::from_secs(3_650 * 86_400),
             series_ttl: Duration::from_secs(3_650 * 86_400),
         },
+        health: health::Settings::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use testrun_exporter::health;
 use testrun_exporter::metrics::render::Renderer;
 use testrun_exporter::model::{
     ActiveState, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome, Update,
@@ -120,6 +121,7 @@ fn main() {
         error_codes: ErrorCode::ALL,
         active_states: ActiveState::ALL,
         limits,
+        health: health::Settings::default(),
     };
     let mut store = Store::new(vec![spec], 200_000);
     let mut renderer = Renderer::default();

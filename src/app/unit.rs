@@ -345,6 +345,7 @@ fn spec(source: &SourceConfig) -> SourceSpec {
         error_codes,
         active_states,
         limits,
+        health: source.health.clone(),
     }
 }
 

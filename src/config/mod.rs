@@ -24,6 +24,7 @@ pub use layers::{ENVIRONMENT_PREFIX, Overrides};
 pub use problems::{Problem, Problems};
 pub use watch::{Fingerprint, Watch};
 
+use crate::health;
 use crate::model::Name;
 use crate::web::access::Access;
 use crate::{logging, poll, sources, transport};
@@ -137,6 +138,8 @@ pub struct SourceConfig {
     pub poll: poll::Settings,
     /// What it is asked.
     pub source: sources::Settings,
+    /// How its cases are judged.
+    pub health: health::Settings,
 }
 
 impl SourceConfig {

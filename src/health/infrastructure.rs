@@ -39,8 +39,20 @@ pub struct RunTally {
     pub decisive: u32,
     /// Results that failed.
     pub failed: u32,
-    /// Suites of the failures. A case of no known suite is one by itself.
+    /// Suites of the failures, as far as it matters whether there are two. A case of no known suite is one by itself.
     pub failed_suites: u32,
+}
+
+impl RunTally {
+    /// Whether so many failed that it is not to be believed, if they are of several suites and it came suddenly.
+    #[must_use]
+    pub fn is_mass(&self, settings: &Settings) -> bool {
+        !self.errored && self.decisive >= settings.min_results.max(1) && self.share() > settings.failed_share
+    }
+
+    fn share(&self) -> f64 {
+        f64::from(self.failed) / f64::from(self.decisive.max(1))
+    }
 }
 
 /// For each run of a group, oldest first, whether it says nothing about its cases.
@@ -54,9 +66,9 @@ pub fn spoilt(runs: &[RunTally], settings: &Settings) -> Vec<bool> {
         if run.errored || run.decisive < settings.min_results.max(1) {
             continue;
         }
-        let share = f64::from(run.failed) / f64::from(run.decisive);
+        let share = run.share();
         let sudden = usual.is_some_and(|usual| usual <= share * settings.sudden_share);
-        if share <= settings.failed_share || run.failed_suites < 2 || !sudden {
+        if !run.is_mass(settings) || run.failed_suites < 2 || !sudden {
             row.clear();
             usual = Some(share);
             continue;

@@ -76,7 +76,7 @@ pub struct Settings {
     /// How sure it must be that the failure is no flake.
     pub regression_probability: f64,
     /// How many flips between passing and failing are evidence of flakiness.
-    pub flaky_flips: u32,
+    pub flaky_flips: usize,
     /// How large the flake probability must be for flips to be evidence: below it they were honest breaks and repairs.
     pub flaky_probability: f64,
     /// How many decisive results it takes to speak of a flake probability.
@@ -107,6 +107,8 @@ impl Default for Settings {
 pub struct Health {
     /// The one word.
     pub verdict: Verdict,
+    /// When the newest decisive result was. `None`: there is none, or nobody knows.
+    pub newest: Option<Timestamp>,
     /// Changes between passing and failing in the window.
     pub flips: u32,
     /// Commits of the window with a pass and a failure.
@@ -115,6 +117,8 @@ pub struct Health {
     pub streak_commits: u32,
     /// Different known signatures of the failures since the last pass.
     pub streak_signatures: u32,
+    /// How many results the window may hold.
+    pub window_size: usize,
     /// How the results of the window went, all of them, by [`CaseOutcome::index`].
     pub window: [u32; CaseOutcome::COUNT],
     /// Attempts beyond the first in the window.
@@ -140,17 +144,24 @@ pub fn judge(results: &[Observation], settings: &Settings, now: Timestamp) -> He
     let odds = odds::weigh(&decisive);
     let mut health = Health {
         verdict: Verdict::Unknown,
+        newest: measures.newest,
         flips: measures.flips,
         contradictory_commits: measures.contradictory_commits,
         streak_commits: measures.streak_commits,
         streak_signatures: measures.streak_signatures,
+        window_size: settings.window,
         window,
         window_retries,
-        flake_probability: (decisive.len() >= settings.min_results).then_some(odds.flake),
-        regression_probability: (measures.streak > 0).then_some(odds.broken),
+        flake_probability: (decisive.len() >= settings.min_results).then(|| rounded(odds.flake)),
+        regression_probability: (measures.streak > 0).then(|| rounded(odds.broken)),
     };
     health.verdict = verdict(&measures, &health, settings, now);
     health
+}
+
+/// To four digits, before the rules see it: what is shown is what was compared, and digits that mean nothing make no change.
+fn rounded(odds: f64) -> f64 {
+    (odds * 10_000.0).round() / 10_000.0
 }
 
 /// The rules of the module's head, in their order.
@@ -192,7 +203,7 @@ fn is_steady_failure(measures: &Measures, settings: &Settings) -> bool {
 }
 
 fn is_unsteady(measures: &Measures, health: &Health, settings: &Settings) -> bool {
-    let flips_by_itself = measures.flips >= settings.flaky_flips
+    let flips_by_itself = measures.flips as usize >= settings.flaky_flips
         && health
             .flake_probability
             .is_some_and(|odds| odds >= settings.flaky_probability);

@@ -41,6 +41,7 @@ mod snapshot;
 mod source_state;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use std::sync::Arc;
 

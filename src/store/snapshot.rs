@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
+use crate::health::Health;
 use crate::model::{
-    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome,
+    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome, Verdict,
 };
 
 /// All sources' data at one moment.
@@ -42,8 +43,8 @@ pub struct SourceSnapshot {
     pub cases: Vec<CaseRow>,
     /// The text of the cases in `cases`, by case.
     pub case_infos: Vec<CaseInfo>,
-    /// Cases by environment and current outcome: exact, whatever the budget leaves out.
-    pub case_outcomes: BTreeMap<Name, [u64; CaseOutcome::COUNT]>,
+    /// Cases by environment, current outcome and verdict: exact, whatever the budget leaves out.
+    pub case_outcomes: BTreeMap<Name, [[u64; Verdict::COUNT]; CaseOutcome::COUNT]>,
     /// Cases (rows) without series of their own, for want of room. What they count is in rows of the case [`OTHER`].
     pub cases_folded: u64,
     /// When the round that this is the result of ended.
@@ -132,6 +133,10 @@ pub struct CaseRow {
     pub last_pass: Option<Timestamp>,
     /// Failures since then.
     pub consecutive_failures: u64,
+    /// When the run of the first of them ended.
+    pub failing_since: Option<Timestamp>,
+    /// What its newest results say. `None`: no result is known, or these are the counts of others.
+    pub health: Option<Arc<Health>>,
     /// The newest run counted under each outcome.
     pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
 }

@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 use super::budget::{self, Claim, SERIES_PER_CASE, SERIES_PER_OTHER};
 use super::cases::{Cases, Row};
 use super::keep;
-use super::recent::{Entry, Order};
+use super::recent::{Entry, Order, Reread};
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, SourceSnapshot};
+use super::verdicts::Judge;
+use crate::health::{self, WINDOW_MAX};
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
-    RunOutcome,
+    RunOutcome, Verdict,
 };
 
 /// Groups per source. Far above what people configure; a branch expression that matches every branch must not grow
@@ -47,7 +49,7 @@ pub struct Limits {
 }
 
 /// What the store must know of a source before it has told anything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceSpec {
     /// The `source` label.
     pub name: Name,
@@ -57,6 +59,8 @@ pub struct SourceSpec {
     pub active_states: &'static [ActiveState],
     /// Its bounds.
     pub limits: Limits,
+    /// The thresholds of its cases' verdicts.
+    pub health: health::Settings,
 }
 
 /// One (environment, branch).
@@ -162,6 +166,9 @@ pub struct SourceState {
     /// The end of the last good round.
     #[serde(with = "crate::packed")]
     as_of: Timestamp,
+    /// What its cases are judged by.
+    #[serde(skip)]
+    judge: Judge,
     /// The run whose results were counted last, for the next one of them.
     #[serde(skip)]
     counted: Option<Arc<CountedRun>>,
@@ -189,6 +196,7 @@ impl SourceState {
             environments: BTreeMap::new(),
             clock: Timestamp::MIN,
             as_of: Timestamp::MIN,
+            judge: Judge::default(),
             counted: None,
             published: None,
             held: Vec::new(),
@@ -217,7 +225,11 @@ impl SourceState {
                 Fact::Run(run) => self.take_run(run),
                 Fact::Active(runs) => self.take_active(&runs),
                 Fact::Result(result) => self.take_result(result),
-                Fact::Case(info) => self.cases.describe(info, self.clock),
+                Fact::Case(info) => {
+                    if self.cases.describe(info, self.clock) {
+                        self.judge.doubt();
+                    }
+                }
                 Fact::LastPass { case, group, at } => self.take_last_pass(&case, group, at),
             }
         }
@@ -317,6 +329,11 @@ impl SourceState {
     /// Keeps what is known under new bounds; see [`super::Store::reconfigure`].
     pub(super) fn respecify(&mut self, spec: SourceSpec) {
         self.cases.set_max(spec.limits.cases_max);
+        if spec.health != self.spec.health {
+            self.judge.doubt();
+            let rows = self.groups.values_mut().flat_map(|group| group.rows.values_mut());
+            rows.for_each(|row| row.judged.forget());
+        }
         self.spec = spec;
     }
 
@@ -382,6 +399,7 @@ impl SourceState {
         for case in seen.iter() {
             if let Some(row) = group.rows.get_mut(&case) {
                 row.recent.move_run(run);
+                row.judged.forget();
             }
         }
     }
@@ -418,9 +436,11 @@ impl SourceState {
             return;
         };
         let entry = Entry::new(result, &known.run);
+        let where_it_ran = known.run.group.clone();
         if known.seen.insert(case) {
             let row = group.row(case, self.clock);
             row.recent.insert(entry);
+            row.judged.forget();
             if known.counted {
                 // Results come run by run: one copy of what is remembered of a run will do for all of its cases.
                 let counted = CountedRun::new(&known.run);
@@ -431,11 +451,15 @@ impl SourceState {
                     row.pending.get_or_insert_default().count(result, counted);
                 }
             }
-        } else if let Some(row) = group.rows.get_mut(&case)
-            && row.recent.replace(entry)
-        {
-            self.runs.note_late_edit();
+        } else if let Some(row) = group.rows.get_mut(&case) {
+            match row.recent.replace(entry) {
+                Reread::Same => return,
+                Reread::Told => {}
+                Reread::Edited => self.runs.note_late_edit(),
+            }
+            row.judged.forget();
         }
+        self.runs.note_result(&where_it_ran);
     }
 
     fn take_last_pass(&mut self, case: &Name, group: Group, at: Timestamp) {
@@ -503,6 +527,7 @@ impl SourceState {
         for group in self.groups.values_mut() {
             group.sort(&self.cases);
         }
+        self.judge();
         let cases_folded = self.settle(series_allowed, generation, scraped);
         let case_outcomes = self.case_outcomes();
         let mut moment = Moment {
@@ -556,7 +581,7 @@ impl SourceState {
             self.released.push(row);
             match truth {
                 Truth::Group { place, row } => snapshot.groups[place] = *row,
-                Truth::Case { place, row } => snapshot.cases[place] = row,
+                Truth::Case { place, row } => snapshot.cases[place] = *row,
                 Truth::Errors { environment, counts } => {
                     snapshot.run_errors.insert(environment, counts);
                 }
@@ -608,6 +633,25 @@ impl SourceState {
     /// What was released since the last round.
     pub(super) fn released(&self) -> &[Released] {
         &self.released
+    }
+
+    /// Judges the cases about which something has changed, as of the end of the last good round.
+    fn judge(&mut self) {
+        let (settings, groups) = (&self.spec.health, &self.groups);
+        let rows = |group: &Group| groups.get(group).map(|group| &group.rows);
+        let differ = self
+            .judge
+            .review(&mut self.runs, &settings.infrastructure, &self.cases, rows);
+        let mut results = Vec::with_capacity(WINDOW_MAX);
+        for (name, group) in &mut self.groups {
+            let differs_to = differ.get(name);
+            for row in group.rows.values_mut() {
+                if let Some(last) = differs_to {
+                    Judge::doubt_row(row, *last);
+                }
+                self.judge.judge(row, settings, self.as_of, &mut results);
+            }
+        }
     }
 
     /// Decides which cases have series of their own, and puts what was counted since the last round where it belongs. Gives
@@ -781,14 +825,15 @@ impl SourceState {
     }
 
     /// Each case once per environment: where several branches have it, as it went in the newest of their runs.
-    fn case_outcomes(&self) -> BTreeMap<Name, [u64; CaseOutcome::COUNT]> {
-        let mut counts: BTreeMap<Name, [u64; CaseOutcome::COUNT]> = BTreeMap::new();
-        let mut newest: Vec<Option<(Order, CaseOutcome)>> = vec![None; self.cases.places()];
+    fn case_outcomes(&self) -> BTreeMap<Name, [[u64; Verdict::COUNT]; CaseOutcome::COUNT]> {
+        let mut counts: BTreeMap<Name, [[u64; Verdict::COUNT]; CaseOutcome::COUNT]> = BTreeMap::new();
+        let mut newest: Vec<Option<(Order, CaseOutcome, Verdict)>> = vec![None; self.cases.places()];
         let alive = self.alive_since();
         let mut groups = self.groups.iter().peekable();
         while let Some((name, group)) = groups.next() {
             for (case, row) in group.rows.iter().filter(|(_, row)| row.seen() >= alive) {
                 let this = row.recent.newest().zip(row.recent.outcome());
+                let this = this.map(|(order, outcome)| (order, outcome, row.judged.verdict()));
                 let known = &mut newest[*case as usize];
                 *known = (*known).max(this);
             }
@@ -798,8 +843,8 @@ impl SourceState {
             {
                 continue;
             }
-            for outcome in newest.iter_mut().filter_map(Option::take).map(|(_, outcome)| outcome) {
-                counts.entry(name.environment.clone()).or_default()[outcome.index()] += 1;
+            for (_, outcome, verdict) in newest.iter_mut().filter_map(Option::take) {
+                counts.entry(name.environment.clone()).or_default()[outcome.index()][verdict.index()] += 1;
             }
         }
         counts
@@ -847,7 +892,7 @@ impl Moment {
         });
         self.hold(moved, since, || Truth::Case {
             place: rows.len() - 1,
-            row: truth,
+            row: Box::new(truth),
         });
     }
 }
@@ -869,6 +914,8 @@ fn environment<'a>(
 
 fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
     let standing = row.recent.standing();
+    let since = row.recent.streak_since().map(|(since, _)| since);
+    let health = standing.last.as_ref().and_then(|_| row.judged.health().cloned());
     CaseRow {
         group: group.clone(),
         case: case.clone(),
@@ -877,6 +924,8 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last: standing.last,
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
+        failing_since: since.filter(|since| *since > Timestamp::MIN),
+        health,
         counted: row.own.newest.clone(),
     }
 }

@@ -73,7 +73,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "metrics",
-        may_name: &["model", "store"],
+        may_name: &["health", "model", "store"],
         never_names: &["tokio", "reqwest", "hyper", "async", "await", "rand"],
     },
     Room {

@@ -49,14 +49,29 @@ fn sums_of_the_others_wait_for_cases_that_nobody_has_seen_and_for_nothing_else()
             "{allowed} {cases} {unseen} {needs:?}"
         );
     };
-    check(30, 2, 2, &[NeededIfFolded], 2, &[false]);
-    check(30, 3, 0, &[NeededIfFolded], 1, &[true]);
-    check(30, 3, 2, &[NeededIfFolded], 2, &[false]);
-    check(30, 3, 1, &[NeededIfFolded], 1, &[true]);
-    check(39, 2, 0, &[Needed], 2, &[true]);
-    check(38, 2, 0, &[Needed], 1, &[true]);
-    check(39, 9, 2, &[IsThere, NeededIfFolded], 2, &[true, false]);
-    check(39, 9, 0, &[IsThere, NeededIfFolded], 1, &[true, true]);
+    let two = 2 * SERIES_PER_CASE;
+    check(two, 2, 2, &[NeededIfFolded], 2, &[false]);
+    check(two, 3, 0, &[NeededIfFolded], 1, &[true]);
+    check(two, 3, 2, &[NeededIfFolded], 2, &[false]);
+    check(two, 3, 1, &[NeededIfFolded], 1, &[true]);
+    check(two + SERIES_PER_OTHER, 2, 0, &[Needed], 2, &[true]);
+    check(two + SERIES_PER_OTHER - 1, 2, 0, &[Needed], 1, &[true]);
+    check(
+        two + SERIES_PER_OTHER,
+        9,
+        2,
+        &[IsThere, NeededIfFolded],
+        2,
+        &[true, false],
+    );
+    check(
+        two + SERIES_PER_OTHER,
+        9,
+        0,
+        &[IsThere, NeededIfFolded],
+        1,
+        &[true, true],
+    );
     check(
         0,
         9,
@@ -65,7 +80,7 @@ fn sums_of_the_others_wait_for_cases_that_nobody_has_seen_and_for_nothing_else()
         0,
         &[true, true, true, false],
     );
-    check(14, 9, 5, &[NotNeeded], 0, &[false]);
+    check(SERIES_PER_CASE - 1, 9, 5, &[NotNeeded], 0, &[false]);
 }
 
 /// A day of a suite: how long after the one before, what each case did in it, and what befell the exporter afterwards.
