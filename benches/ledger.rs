@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::Criterion;
 use jiff::Timestamp;
+use testrun_exporter::health;
 use testrun_exporter::metrics::render::render;
 use testrun_exporter::model::{
     ActiveState, CaseCounts, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome,
@@ -69,6 +70,7 @@ fn spec(cases: usize) -> SourceSpec {
             series_ttl: Duration::from_secs(3_650 * 86_400),
         },
         promotion: None,
+        health: health::Settings::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use testrun_exporter::health;
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::render::Renderer;
 use testrun_exporter::model::{
@@ -127,6 +128,7 @@ fn main() {
         active_states: ActiveState::ALL,
         limits,
         promotion: None,
+        health: health::Settings::default(),
     };
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let days: u64 = arguments

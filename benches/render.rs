@@ -38,6 +38,8 @@ fn case_row(number: usize) -> CaseRow {
         }),
         last_pass: Some(at),
         consecutive_failures: 0,
+        failing_since: None,
+        health: None,
         counted: Default::default(),
     }
 }

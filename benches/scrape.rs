@@ -106,6 +106,8 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
                 last: None,
                 last_pass: Some(at((dice() % 3600) as i64)),
                 consecutive_failures: dice() % 20 / 19,
+                failing_since: None,
+                health: None,
                 counted: Default::default(),
             };
             change(&mut row, 1);

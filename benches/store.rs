@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
 use jiff::Timestamp;
+use testrun_exporter::health;
 use testrun_exporter::model::{
     ActiveState, CaseCounts, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, RoundResult, Run, RunOutcome,
 };
@@ -73,6 +74,7 @@ fn main() {
         active_states,
         limits,
         promotion: None,
+        health: health::Settings::default(),
     });
     state.round_ended(RoundResult::Success, at(0));
     for id in 1..=RUNS {

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod model;

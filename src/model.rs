@@ -148,6 +148,24 @@ closed_set! {
     }
 }
 
+closed_set! {
+    /// What a case's recent results say about it; the rules are those of `health`.
+    Verdict {
+        /// It passes, and nothing speaks against it.
+        Healthy => "healthy",
+        /// It passes and fails without a change that would explain it.
+        Flaky => "flaky",
+        /// It passed, and now it fails on one commit after the other.
+        Regressed => "regressed",
+        /// It has not passed in the whole window.
+        Broken => "broken",
+        /// It has not run lately.
+        Quiet => "quiet",
+        /// There is too little to tell, or it is too early.
+        Unknown => "unknown",
+    }
+}
+
 impl CaseOutcome {
     /// Whether it lengthens a streak of failures.
     #[must_use]

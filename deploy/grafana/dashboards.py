@@ -280,6 +280,15 @@ SUITE_DASHBOARD = dashboard("testrun-suite", "Test runs / Suite", "One environme
                   f" / (sum by (environment) (increase(testrun_run_queue_duration_seconds_count{{{SUITE}}}[1h])) > 0)",
                   "{{environment}}")], unit="s"),
     failing_cases(SUITE, 100),
+    graph("Cases by verdict", "Which have to be repaired, and which cannot be trusted. In whatever branch; complete above the series budget.",
+          [target(f'sum by (verdict) (testrun_cases{{{SOURCE},environment=~"$environment"}}) > 0', "{{verdict}}")], stacked=True),
+    table("Cases that have regressed", "Passed before, and fail on one commit after the other: how likely it is no flake.",
+          [target(with_names(f'max by (job, instance, source, environment, branch, case) (testrun_case_regression_probability{{{SUITE}}})'
+                             f' and on (job, instance, source, environment, branch, case) testrun_case_verdict{{{SUITE},verdict="regressed"}}'),
+                  instant=True, table=True)],
+          {"name": "Case", "Value": "No flake", "suite": "Suite", "source": "Source", "environment": "Environment", "branch": "Branch",
+           "case": "Id"}, width=12, sort="No flake", hidden=["file"], overrides=[
+              column("No flake", unit="percentunit", decimals=1, custom__width=120), column("Case", links=[TO_CASE])]),
     table("Flakiest cases", "Passed on a retry only, in the time shown. Not yet broken, but nobody trusts them.",
           [target(with_names(f'topk(50, sum by (job, instance, source, environment, case) '
                              f'(increase(testrun_case_results_total{{{SUITE},outcome="flaky"}}[$__range])) > 0)'), instant=True, table=True)],
@@ -308,6 +317,10 @@ CASE_DASHBOARD = dashboard("testrun-case", "Test runs / Case", "One case across 
              state("testrun_case_last_outcome", CASE, "environment, branch"), "{{environment}} {{branch}}", height=7),
     graph("Failures in a row", "Since the last pass.",
           [target(f"max by (environment, branch) (testrun_case_consecutive_failures{{{CASE}}})", "{{environment}} {{branch}}")]),
+    graph("Odds", "How likely the next result is no clean pass though what it tests works; and, while it fails, that it is really broken.",
+          [target(f"max by (environment, branch) (testrun_case_flake_probability{{{CASE}}})", "flake {{environment}} {{branch}}"),
+           target(f"max by (environment, branch) (testrun_case_regression_probability{{{CASE}}})", "broken {{environment}} {{branch}}")],
+          unit="percentunit", maximum=1),
     graph("Results", "By outcome. The points are examples: each names its run.",
           [target(f"sum by (outcome) (increase(testrun_case_results_total{{{CASE}}}[$__rate_interval]))", "{{outcome}}", exemplar=True)],
           stacked=True, bars=True, by_outcome=True),

@@ -355,6 +355,7 @@ fn spec(source: &SourceConfig) -> SourceSpec {
         active_states,
         limits,
         promotion: source.promotion.clone(),
+        health: source.health.clone(),
     }
 }
 

@@ -24,6 +24,7 @@ pub use layers::{ENVIRONMENT_PREFIX, Overrides};
 pub use problems::{Problem, Problems};
 pub use watch::{Fingerprint, Watch};
 
+use crate::health;
 use crate::model::Name;
 use crate::web::access::Access;
 use crate::{logging, poll, promotion, sources, transport};
@@ -140,6 +141,8 @@ pub struct SourceConfig {
     pub source: sources::Settings,
     /// What has to hold for a promotion; `None`: nobody asks.
     pub promotion: Option<promotion::Settings>,
+    /// How its cases are judged.
+    pub health: health::Settings,
 }
 
 impl SourceConfig {

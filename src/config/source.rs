@@ -15,6 +15,7 @@ use url::{Host, Url};
 use super::SourceConfig;
 use super::layers;
 use super::read::{Item, Section, either, quoted, shown_duration};
+use crate::health::{self, WINDOW_MAX};
 use crate::model::Name;
 use crate::poll;
 use crate::promotion;
@@ -85,6 +86,15 @@ const SNOOZES_INTERVAL_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// A promotion that rests on a run of last month rests on nothing.
 const RUN_MAX_AGE: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(30 * 24 * 60 * 60);
 const RUN_MAX_AGE_DEFAULT: Duration = DAY;
+/// Of fewer results nothing is learned, more are not held.
+const HEALTH_WINDOW: RangeInclusive<u64> = 10..=WINDOW_MAX as u64;
+const QUIET_AFTER: RangeInclusive<Duration> = HOUR..=Duration::from_secs(365 * 24 * 60 * 60);
+/// A number of results, commits or flips: no window holds more.
+const RESULTS: RangeInclusive<u64> = 1..=WINDOW_MAX as u64;
+const FAILURE_SHARE: RangeInclusive<f64> = 0.0..=1.0;
+const INFRASTRUCTURE_RESULTS: RangeInclusive<u64> = 1..=100_000;
+/// With 1 no mass failure is ever put down to the infrastructure.
+const BELIEVED_AFTER: RangeInclusive<u64> = 1..=100;
 
 const BRANCHES_DEFAULT: [&str; 2] = ["main", "master"];
 const TOKEN_EXPECTED: &str = "the platform's API token";
@@ -124,6 +134,7 @@ pub(super) fn read_source(name: &str, mut source: Section<'_>) -> Option<(Source
     let poll = read_poll(&mut source);
     let settings = read_settings(&mut source, kind);
     let promotion = read_gate(source.section("gate"), &settings);
+    let health = read_health(source.section("health"));
     source.finish();
 
     let (kind, base_url, (credential, token)) = (kind?, base_url?, credential?);
@@ -144,6 +155,7 @@ pub(super) fn read_source(name: &str, mut source: Section<'_>) -> Option<(Source
             poll,
             source,
             promotion,
+            health,
         },
         token,
     ))
@@ -428,6 +440,76 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
         run_duration_unit,
         snoozes,
         cases: read_cases(source.section("cases"), kind),
+    }
+}
+
+fn read_health(mut health: Section<'_>) -> health::Settings {
+    let mut settings = health::Settings::default();
+    take_count(&mut health, "window", &HEALTH_WINDOW, &mut settings.window);
+    if let Some(quiet_after) = health.take("quiet_after").and_then(|item| item.duration(&QUIET_AFTER)) {
+        settings.quiet_after = quiet_after;
+    }
+    let counts = [
+        ("broken_results", &mut settings.broken_results),
+        ("regressed_commits", &mut settings.regressed_commits),
+        ("regressed_runs", &mut settings.regressed_runs),
+        ("flaky_flips", &mut settings.flaky_flips),
+        ("min_results", &mut settings.min_results),
+    ];
+    for (key, setting) in counts {
+        let Some(item) = take_count(&mut health, key, &RESULTS, setting) else {
+            continue;
+        };
+        if *setting > settings.window {
+            item.problem(format!(
+                "{setting} is more than the window holds; expected at most {}",
+                settings.window
+            ));
+        }
+    }
+    let odds = [
+        ("regression_probability", &mut settings.regression_probability),
+        ("flaky_probability", &mut settings.flaky_probability),
+    ];
+    for (key, setting) in odds {
+        take_share(&mut health, key, setting);
+    }
+    let mut infrastructure = health.section("infrastructure");
+    let spoilt = &mut settings.infrastructure;
+    take_count(
+        &mut infrastructure,
+        "min_results",
+        &INFRASTRUCTURE_RESULTS,
+        &mut spoilt.min_results,
+    );
+    take_share(&mut infrastructure, "failed_share", &mut spoilt.failed_share);
+    take_share(&mut infrastructure, "sudden_share", &mut spoilt.sudden_share);
+    take_count(
+        &mut infrastructure,
+        "believed_after",
+        &BELIEVED_AFTER,
+        &mut spoilt.believed_after,
+    );
+    infrastructure.finish();
+    health.finish();
+    settings
+}
+
+/// Takes a whole number, if there is one; gives where it stands.
+fn take_count<'a, N: TryFrom<u64>>(
+    section: &mut Section<'a>,
+    key: &'static str,
+    range: &RangeInclusive<u64>,
+    setting: &mut N,
+) -> Option<Item<'a>> {
+    let item = section.take(key)?;
+    *setting = N::try_from(item.whole(range)?).ok()?;
+    Some(item)
+}
+
+fn take_share(section: &mut Section<'_>, key: &'static str, setting: &mut f64) {
+    if let Some(share) = section.take(key).and_then(|item| item.number(&FAILURE_SHARE)) {
+        *setting = share;
     }
 }
 

@@ -452,6 +452,24 @@ fn numbers_and_durations_have_ranges() {
         &["c.yaml: sources.a.lookback: 91d is out of range; expected a duration from 1d to 90d"],
     );
     check(
+        &empirical("health: { window: 51 }"),
+        &["c.yaml: sources.a.health.window: 51 is out of range; expected a whole number from 10 to 50"],
+    );
+    check(
+        &empirical("health: { window: 20, flaky_flips: 21, regression_probability: 1.5, quiet_afer: 1d }"),
+        &[
+            "c.yaml: sources.a.health.flaky_flips: 21 is more than the window holds; expected at most 20",
+            "c.yaml: sources.a.health.regression_probability: 1.5 is out of range; expected a number from 0 to 1",
+            "c.yaml: sources.a.health.quiet_afer: unknown key; did you mean quiet_after?",
+        ],
+    );
+    check(
+        &sample_platform("health: { infrastructure: { believed_after: 0 } }"),
+        &[
+            "c.yaml: sources.a.health.infrastructure.believed_after: 0 is out of range; expected a whole number from 1 to 100",
+        ],
+    );
+    check(
         &sample_platform("series_ttl: 366d"),
         &["c.yaml: sources.a.series_ttl: 366d is out of range; expected a duration from 1d to 365d"],
     );

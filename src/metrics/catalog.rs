@@ -224,10 +224,10 @@ families! {
         from (Some("`id`, `commit`, `build_url`"), Some("`run_id`, `commit_sha`, `github_link`"))
         eg "testrun_last_run_outcome{outcome=\"failed\"} * on (source, environment, branch) group_left (run_id, commit) testrun_last_run_info == 1";
 
-    CASES: Cases, upstream, Gauge "testrun_cases" ["source", "environment", "outcome"] ""
-        "Cases by their current outcome, in whatever branch. Complete, even if the series budget leaves cases out."
+    CASES: Cases, upstream, Gauge "testrun_cases" ["source", "environment", "outcome", "verdict"] ""
+        "Cases by their current outcome and their verdict, in whatever branch they ran last. Complete, even if the series budget leaves cases out."
         from (Some("`status` of the case's history"), Some("`status` of the run's results"))
-        eg "testrun_cases{outcome=\"failed\"}";
+        eg "sum by (outcome) (testrun_cases)";
     SNOOZES_ACTIVE: Cases, upstream, Gauge "testrun_snoozes_active" ["source", "environment"] ""
         "Snoozes that are not over, by the environment that they are for; those that hold everywhere have no environment. Absent unless snoozes are read."
         from (Some("`snooze_until`, `scoped_to_environment_id` of the snoozes"), None)
@@ -280,6 +280,46 @@ families! {
         "1 if somebody has snoozed a case in the environment or everywhere: its failures are known. Absent if not."
         from (Some("`test_ids`, `scoped_to_environment_id`, `snooze_until` of the snoozes"), None)
         eg "testrun_case_consecutive_failures >= 3 unless on (source, environment, branch, case) testrun_case_snoozed";
+    CASE_FAILING_SINCE_TIMESTAMP_SECONDS: Cases, upstream, Gauge "testrun_case_failing_since_timestamp_seconds" ["source", "environment", "branch", "case"] "seconds since 1970"
+        "When the run ended that a case failed in first since its last pass, in seconds since 1970. Present only while the case fails."
+        from (Some("`status`, `run_ended_at`"), Some("`status`, `completed_at` of the run"))
+        eg "time() - testrun_case_failing_since_timestamp_seconds > 86400";
+    CASE_VERDICT: Cases, upstream, Gauge "testrun_case_verdict" ["source", "environment", "branch", "case", "verdict"] ""
+        "What the newest results of a case say: healthy, flaky, regressed, broken, quiet or unknown; always 1. Only the current verdict is present. docs/health.md has the rules."
+        from (Some("`status`, `retries`; `commit` of the run"), Some("`status`, `failure_signature`; `commit_sha` of the run"))
+        eg "testrun_case_verdict{verdict=\"regressed\"}";
+    CASE_FLAKE_PROBABILITY: Cases, upstream, Gauge "testrun_case_flake_probability" ["source", "environment", "branch", "case"] ""
+        "How likely the next result of a case is failed or flaky while what it tests works: 0 to 1. Absent while there are too few results."
+        from (Some("`status`, `retries`; `commit` of the run"), Some("`status`, `failure_signature`; `commit_sha` of the run"))
+        eg "topk(10, testrun_case_flake_probability)";
+    CASE_REGRESSION_PROBABILITY: Cases, upstream, Gauge "testrun_case_regression_probability" ["source", "environment", "branch", "case"] ""
+        "How likely the present failure of a case is a real one and no flake: 0 to 1. Present only while the case fails."
+        from (Some("`status`, `retries`; `commit` of the run"), Some("`status`, `failure_signature`; `commit_sha` of the run"))
+        eg "testrun_case_regression_probability > 0.9";
+    CASE_STREAK_COMMITS: Cases, upstream, Gauge "testrun_case_streak_commits" ["source", "environment", "branch", "case"] ""
+        "Known commits that a case has failed on since its last pass, without those that it has passed on as well. Present only while the case fails."
+        from (Some("`commit` of the run"), Some("`commit_sha` of the run"))
+        eg "testrun_case_streak_commits >= 2";
+    CASE_STREAK_SIGNATURES: Cases, upstream, Gauge "testrun_case_streak_signatures" ["source", "environment", "branch", "case"] ""
+        "Different kinds of failure of a case since its last pass. Present only while the case fails, and only if the platform has told one."
+        from (None, Some("`failure_signature`"))
+        eg "testrun_case_streak_signatures > 1";
+    CASE_WINDOW_RESULTS: Cases, upstream, Gauge "testrun_case_window_results" ["source", "environment", "branch", "case", "outcome", "window"] ""
+        "How many of the newest results of a case, at most as many as the label window says, went how. Outcomes that there are none of are absent."
+        from (Some("`status`"), Some("`status`"))
+        eg "sum without (outcome) (testrun_case_window_results{outcome=~\"failed|flaky\"})";
+    CASE_WINDOW_RETRIES: Cases, upstream, Gauge "testrun_case_window_retries" ["source", "environment", "branch", "case"] ""
+        "Attempts beyond the first in the newest results of a case. Absent if there are none."
+        from (Some("`retries`"), None)
+        eg "topk(10, testrun_case_window_retries)";
+    CASE_FLIPS: Cases, upstream, Gauge "testrun_case_flips" ["source", "environment", "branch", "case"] ""
+        "Changes between passing and failing in the newest results of a case. Absent if there are none."
+        from (Some("`status`"), Some("`status`"))
+        eg "testrun_case_flips >= 4";
+    CASE_CONTRADICTORY_COMMITS: Cases, upstream, Gauge "testrun_case_contradictory_commits" ["source", "environment", "branch", "case"] ""
+        "Commits on which a case has passed and failed, among its newest results. Absent if there are none."
+        from (Some("`status`; `commit` of the run"), Some("`status`; `commit_sha` of the run"))
+        eg "testrun_case_contradictory_commits";
 
     ENVIRONMENT_BLOCKED: Gate, own, Gauge "testrun_environment_blocked" ["source", "environment", "condition"] ""
         "1 if a condition speaks against a promotion of what runs in the environment, else 0. Reckoned anew for each scrape. Absent without gate.enabled."

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::health::Health;
 use crate::metrics::blocks::{Column, Row, Table};
 use crate::metrics::catalog::{self, Family};
 use crate::metrics::exposition::{Assembly, Content, Exposition, Packer, Part, Segment, Stretch};
 use crate::metrics::text::{Exemplar, Format, Page, Samples, push_head, push_identity_label, push_text_label};
-use crate::model::{CaseInfo, CaseOutcome, Group, Name, RunOutcome};
+use crate::model::{CaseInfo, CaseOutcome, Group, Name, RunOutcome, Verdict};
 use crate::store::{CaseRow, CountedRun, GroupRow, Histogram, Snapshot, SnoozeRow, SourceSnapshot};
 
 /// Small families are compressed together, in pieces of about this size.
@@ -287,8 +288,15 @@ impl Row for CaseRow {
             last_pass,
             consecutive_failures,
             snoozed,
+            failing_since,
+            health,
             counted,
         } = self;
+        let same_health = |(a, b): (&Option<Arc<Health>>, &Option<Arc<Health>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            _ => false,
+        };
         let same_run = |(a, b): (&Option<Arc<CountedRun>>, &Option<Arc<CountedRun>>)| match (a, b) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
             (None, None) => true,
@@ -299,6 +307,8 @@ impl Row for CaseRow {
             && last == &other.last
             && (last_pass, consecutive_failures, snoozed)
                 == (&other.last_pass, &other.consecutive_failures, &other.snoozed)
+            && failing_since == &other.failing_since
+            && same_health((health, &other.health))
             && same_name(environment, &other.group.environment)
             && same_name(branch, &other.group.branch)
             && counted.iter().zip(&other.counted).all(same_run)
@@ -368,7 +378,62 @@ impl Row for CaseRow {
                 out.put(labels, 1);
             }
         }),
+        column(&catalog::CASE_FAILING_SINCE_TIMESTAMP_SECONDS, |out, labels, row| {
+            if let Some(since) = row.failing_since {
+                out.put(labels, since);
+            }
+        }),
+        column(&catalog::CASE_VERDICT, |out, labels, row| {
+            if let Some(health) = &row.health {
+                out.put_with(labels, "verdict", health.verdict.label(), 1);
+            }
+        }),
+        column(&catalog::CASE_FLAKE_PROBABILITY, |out, labels, row| {
+            if let Some(odds) = row.health.as_ref().and_then(|health| health.flake_probability) {
+                out.put(labels, odds);
+            }
+        }),
+        column(&catalog::CASE_REGRESSION_PROBABILITY, |out, labels, row| {
+            if let Some(odds) = row.health.as_ref().and_then(|health| health.regression_probability) {
+                out.put(labels, odds);
+            }
+        }),
+        column(&catalog::CASE_STREAK_COMMITS, |out, labels, row| {
+            if let Some(health) = row.health.as_ref().filter(|_| row.consecutive_failures > 0) {
+                out.put(labels, u64::from(health.streak_commits));
+            }
+        }),
+        column(&catalog::CASE_STREAK_SIGNATURES, |out, labels, row| {
+            put_unless_zero(out, labels, row, |health| u64::from(health.streak_signatures));
+        }),
+        column(&catalog::CASE_WINDOW_RESULTS, |out, labels, row| {
+            let Some(health) = &row.health else { return };
+            let window = health.window_size.to_string();
+            for outcome in CaseOutcome::ALL {
+                let count = health.window[outcome.index()];
+                if count > 0 {
+                    let extra = [("outcome", outcome.label()), ("window", &window)];
+                    out.put_with_all(labels, &extra, u64::from(count));
+                }
+            }
+        }),
+        column(&catalog::CASE_WINDOW_RETRIES, |out, labels, row| {
+            put_unless_zero(out, labels, row, |health| health.window_retries);
+        }),
+        column(&catalog::CASE_FLIPS, |out, labels, row| {
+            put_unless_zero(out, labels, row, |health| u64::from(health.flips));
+        }),
+        column(&catalog::CASE_CONTRADICTORY_COMMITS, |out, labels, row| {
+            put_unless_zero(out, labels, row, |health| u64::from(health.contradictory_commits));
+        }),
     ];
+}
+
+/// Most cases have none of most things, and a series that says so says nothing.
+fn put_unless_zero(out: &mut Samples<'_>, labels: &str, row: &CaseRow, count: impl Fn(&Health) -> u64) {
+    if let Some(count) = row.health.as_deref().map(count).filter(|count| *count > 0) {
+        out.put(labels, count);
+    }
 }
 
 impl Row for CaseInfo {
@@ -597,7 +662,13 @@ fn write_case_counts(page: &mut Page, sources: &[Prepared<'_>]) {
     page.family(&catalog::CASES, |out| {
         for source in sources {
             for (environment, counts) in &source.source.case_outcomes {
-                put_case_outcomes(out, &environment_labels(&source.labels, environment), counts);
+                let labels = environment_labels(&source.labels, environment);
+                for (outcome, counts) in CaseOutcome::ALL.iter().zip(counts) {
+                    for (verdict, count) in Verdict::ALL.iter().zip(counts) {
+                        let extra = [("outcome", outcome.label()), ("verdict", verdict.label())];
+                        out.put_with_all(&labels, &extra, *count);
+                    }
+                }
             }
         }
     });

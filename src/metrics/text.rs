@@ -176,23 +176,28 @@ impl<'page> Samples<'page> {
 
     /// A sample whose labels are complete.
     pub(crate) fn put(&mut self, labels: &str, value: impl Into<Value>) {
-        self.write("", labels, None, value.into(), None);
+        self.write("", labels, &[], value.into(), None);
     }
 
     /// A sample with one more label, from a closed set: its value needs no escaping.
     pub(crate) fn put_with(&mut self, labels: &str, name: &str, label: &str, value: impl Into<Value>) {
-        self.write("", labels, Some((name, label)), value.into(), None);
+        self.write("", labels, &[(name, label)], value.into(), None);
+    }
+
+    /// A sample with several more labels that need no escaping.
+    pub(crate) fn put_with_all(&mut self, labels: &str, extra: &[(&str, &str)], value: impl Into<Value>) {
+        self.write("", labels, extra, value.into(), None);
     }
 
     /// The same for a counter that remembers what moved it.
     pub(crate) fn put_counted(&mut self, labels: &str, extra: (&str, &str), value: u64, by: Option<Exemplar<'_>>) {
-        self.write("", labels, Some(extra), Value::Int(value), by);
+        self.write("", labels, &[extra], Value::Int(value), by);
     }
 
     /// The sum and the count of a summary or a histogram.
     pub(crate) fn put_sum_and_count(&mut self, labels: &str, sum: f64, count: u64) {
-        self.write("_sum", labels, None, Value::Float(sum), None);
-        self.write("_count", labels, None, Value::Int(count), None);
+        self.write("_sum", labels, &[], Value::Float(sum), None);
+        self.write("_count", labels, &[], Value::Int(count), None);
     }
 
     /// One bucket of a histogram, with all that lies below its bound.
@@ -203,14 +208,14 @@ impl<'page> Samples<'page> {
         if self.format == Format::OpenMetrics && bound.is_finite() && !text.contains(['.', 'e']) {
             text.push_str(".0");
         }
-        self.write("_bucket", labels, Some(("le", &text)), Value::Int(below), by);
+        self.write("_bucket", labels, &[("le", &text)], Value::Int(below), by);
     }
 
     fn write(
         &mut self,
         suffix: &str,
         labels: &str,
-        extra: Option<(&str, &str)>,
+        extra: &[(&str, &str)],
         value: Value,
         exemplar: Option<Exemplar<'_>>,
     ) {
@@ -218,11 +223,11 @@ impl<'page> Samples<'page> {
         let text = &mut *self.text;
         text.push_str(self.family.name);
         text.push_str(suffix);
-        if !labels.is_empty() || extra.is_some() {
+        if !labels.is_empty() || !extra.is_empty() {
             text.push('{');
             text.push_str(labels);
-            if let Some((name, label)) = extra {
-                if !labels.is_empty() {
+            for (place, (name, label)) in extra.iter().enumerate() {
+                if place > 0 || !labels.is_empty() {
                     text.push(',');
                 }
                 text.push_str(name);

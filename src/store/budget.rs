@@ -10,8 +10,13 @@ use super::recent::Order;
 use crate::model::CaseOutcome;
 
 /// Series that one case row can become: six outcomes, retries, duration sum and count, last outcome, last run, last pass,
-/// last duration, streak, snoozed, and the case's text.
-pub const SERIES_PER_CASE: usize = SERIES_PER_OTHER + 1 + 1 + 1 + 1 + 1 + 1 + 1;
+/// last duration, streak, snoozed, and the case's text; and what its newest results say. Most cases have half as many of the
+/// latter, and less: what is not there is not shown.
+pub const SERIES_PER_CASE: usize = SERIES_PER_OTHER + 1 + 1 + 1 + 1 + 1 + 1 + 1 + SERIES_OF_HEALTH;
+
+/// Verdict, flake and regression probability, beginning, commits and signatures of the streak, the six outcomes of the
+/// window, its retries, flips, contradictory commits.
+const SERIES_OF_HEALTH: usize = 1 + 2 + 3 + 6 + 3;
 
 /// Series of a group's `__other__`: the counters alone, for the rest has no sum.
 pub const SERIES_PER_OTHER: usize = 6 + 1 + 2;

@@ -12,6 +12,7 @@ use super::recent::Recent;
 use super::release::Shown;
 use super::runs::{CaseIndex, CaseSet};
 use super::snapshot::{CountedRun, Counts};
+use super::verdicts::Judged;
 use crate::model::{CaseInfo, CaseOutcome, CaseResult, Name};
 
 /// What is counted, and the newest run counted under each outcome.
@@ -60,6 +61,9 @@ pub(super) struct Row {
     /// What its series counted when they came back last.
     pub(super) came_back_at: Option<Arc<Counts>>,
     pub(super) recent: Recent,
+    /// What the newest results say.
+    #[serde(skip)]
+    pub(super) judged: Judged,
     /// The last pass as upstream tells it, which may be older than any result that is known.
     #[serde(with = "crate::packed")]
     pub(super) told_pass: Option<Timestamp>,
@@ -79,6 +83,7 @@ impl Row {
             returning: false,
             came_back_at: None,
             recent: Recent::default(),
+            judged: Judged::default(),
             told_pass: None,
             shown: Shown::Never,
             touched: clock,
@@ -246,17 +251,24 @@ impl Cases {
         self.slots.get(place as usize)?.as_ref()?.info.as_ref()
     }
 
-    pub(super) fn describe(&mut self, info: CaseInfo, clock: Timestamp) {
-        if let Some(place) = self.place(&info.case, clock)
-            && let Some(slot) = &mut self.slots[place as usize]
-        {
-            // Who tells no tags does not say that there are none.
-            let known_tags = || slot.info.as_ref().and_then(|known| known.tags.clone());
-            slot.info = Some(CaseInfo {
-                tags: info.tags.clone().or_else(known_tags),
-                ..info
-            });
-        }
+    /// Takes the text of a case; true if it puts the case into another suite or file.
+    pub(super) fn describe(&mut self, info: CaseInfo, clock: Timestamp) -> bool {
+        let Some(place) = self.place(&info.case, clock) else {
+            return false;
+        };
+        let Some(slot) = &mut self.slots[place as usize] else {
+            return false;
+        };
+        let known = slot.info.take();
+        let moved = known
+            .as_ref()
+            .is_none_or(|known| (&known.suite, &known.file) != (&info.suite, &info.file));
+        // Who tells no tags does not say that there are none.
+        slot.info = Some(CaseInfo {
+            tags: info.tags.clone().or_else(|| known?.tags),
+            ..info
+        });
+        moved
     }
 
     /// The tags of the cases that have some, by place.

@@ -43,6 +43,7 @@ mod snoozes;
 mod source_state;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use std::sync::Arc;
 

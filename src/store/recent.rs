@@ -191,13 +191,11 @@ impl Entry {
     }
 
     /// Equal for equal failures of one case. `None`: nobody told.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for test health"))]
     pub(super) fn failure_signature(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.failure_signature)
     }
 
     /// Attempts beyond the first, as far as they were told, up to 254.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for test health"))]
     pub(super) fn retries(&self) -> u8 {
         if self.retries == Retries::UNTOLD {
             0
@@ -337,6 +335,17 @@ pub(super) struct Recent {
     folded: Folded,
 }
 
+/// What a result that was read again is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reread {
+    /// What is known.
+    Same,
+    /// What is known, and something about it that nobody had told.
+    Told,
+    /// Something else.
+    Edited,
+}
+
 /// What [`Recent`] says of now.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Standing {
@@ -369,20 +378,20 @@ impl Recent {
         self.entries.insert(place, entry);
     }
 
-    /// Replaces the result of a run by an edited one; false if it is the same, or too old to be changed. That something is
-    /// told for the first time is no edit.
-    pub(super) fn replace(&mut self, mut entry: Entry) -> bool {
+    /// Replaces the result of a run by one that was read again, unless it is too old to be changed.
+    pub(super) fn replace(&mut self, mut entry: Entry) -> Reread {
         let mut known = self.entries.iter_mut().rev();
         let Some(known) = known.find(|known| known.place.run == entry.place.run) else {
-            return false;
+            return Reread::Same;
         };
+        let before = known.clone();
         entry.keep_details_of(known);
         known.keep_details_of(&entry);
         if *known == entry {
-            return false;
+            return if before == entry { Reread::Same } else { Reread::Told };
         }
         *known = entry;
-        true
+        Reread::Edited
     }
 
     /// Follows a run whose times were edited.
@@ -413,6 +422,12 @@ impl Recent {
         self.folded.pass.is_some() || self.entries.iter().any(|entry| entry.outcome.is_pass())
     }
 
+    /// How the case went in a run whose result is held by itself.
+    pub(super) fn outcome_in(&self, run: RunId) -> Option<CaseOutcome> {
+        let entry = self.results().rev().find(|entry| entry.place.run == run);
+        entry.map(Entry::outcome)
+    }
+
     /// The newest result's place in time.
     pub(super) fn newest(&self) -> Option<Order> {
         self.newest_entry().map(Entry::order)
@@ -441,7 +456,6 @@ impl Recent {
     }
 
     /// The place in time of the oldest failure since the last pass, however long ago that was. `None`: there is none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for test health"))]
     pub(super) fn streak_since(&self) -> Option<Order> {
         let mut since = None;
         for entry in self.results().rev() {

@@ -120,6 +120,6 @@ pub(super) enum Truth {
     },
     Case {
         place: usize,
-        row: CaseRow,
+        row: Box<CaseRow>,
     },
 }

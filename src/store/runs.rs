@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CaseResult, Run, RunId};
+use super::recent::Order;
+use crate::model::{CaseResult, Group, Run, RunId};
 
 /// Finished runs remembered per source, whatever the retention says: 90 days of more than 500 runs a day. Beyond it the
 /// oldest leave first. With 10,000 cases a run costs about 1.6 kB here, most of it its set of cases.
@@ -111,6 +112,9 @@ pub(super) struct Runs {
     open: BTreeSet<RunId>,
     active: BTreeSet<RunId>,
     late_edits: u64,
+    /// Groups of runs that have come, changed or gone since somebody asked, with the last place in time of those that have gone.
+    #[serde(skip)]
+    changes: BTreeMap<Group, Option<Order>>,
 }
 
 impl Runs {
@@ -149,6 +153,7 @@ impl Runs {
             known.counted &= ends.is_none_or(|(before, now)| now.duration_since(before).abs().as_secs() == 0);
             known.run = run;
             self.late_edits += 1;
+            self.changes.entry(known.run.group.clone()).or_default();
             return Admission::Edited;
         }
         let was_open = self.open.remove(&run.id);
@@ -156,6 +161,7 @@ impl Runs {
         if !self.baseline_done {
             self.line = self.line.max(run.id);
         }
+        self.changes.entry(run.group.clone()).or_default();
         self.table.insert(
             run.id,
             KnownRun {
@@ -188,11 +194,12 @@ impl Runs {
     /// Forgets the finished runs that ended, and were first seen, before `cutoff`. A run without any time of its own is
     /// thereby kept for as long as the others, and the line does not rise too early.
     pub(super) fn forget_before(&mut self, cutoff: Timestamp) {
-        let line = &mut self.line;
+        let (line, changes) = (&mut self.line, &mut self.changes);
         self.table.retain(|id, known| {
             let keep = known.run.order().0.max(known.since) >= cutoff;
             if !keep {
                 *line = (*line).max(*id);
+                note_gone(changes, &known.run);
             }
             keep
         });
@@ -203,7 +210,9 @@ impl Runs {
         let mut orders: Vec<_> = self.table.values().map(|known| known.run.order()).collect();
         orders.sort_unstable();
         for (_, id) in orders.into_iter().take(RUNS_MAX / 16) {
-            self.table.remove(&id);
+            if let Some(known) = self.table.remove(&id) {
+                note_gone(&mut self.changes, &known.run);
+            }
             self.line = self.line.max(id);
         }
     }
@@ -214,6 +223,18 @@ impl Runs {
 
     pub(super) fn get_mut(&mut self, id: RunId) -> Option<&mut KnownRun> {
         self.table.get_mut(&id)
+    }
+
+    /// A result in a run of a group has come or changed.
+    pub(super) fn note_result(&mut self, group: &Group) {
+        if !self.changes.contains_key(group) {
+            self.changes.insert(group.clone(), None);
+        }
+    }
+
+    /// The groups whose runs, or results in them, are others than when this was asked last, and up to where runs have gone.
+    pub(super) fn take_changes(&mut self) -> BTreeMap<Group, Option<Order>> {
+        std::mem::take(&mut self.changes)
     }
 
     /// In no order: callers look for a maximum or a union.
@@ -230,6 +251,11 @@ impl Runs {
     pub(super) fn note_late_edit(&mut self) {
         self.late_edits += 1;
     }
+}
+
+fn note_gone(changes: &mut BTreeMap<Group, Option<Order>>, run: &Run) {
+    let last = changes.entry(run.group.clone()).or_default();
+    *last = (*last).max(Some(run.order()));
 }
 
 /// Results that came before their run. Until the run is known to be finished a later result of the same case replaces

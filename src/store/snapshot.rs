@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
+use crate::health::Health;
 use crate::model::{
-    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome,
+    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome, Verdict,
 };
 use crate::promotion::Standing;
 
@@ -43,8 +44,8 @@ pub struct SourceSnapshot {
     pub cases: Vec<CaseRow>,
     /// The text of the cases in `cases`, by case.
     pub case_infos: Vec<CaseInfo>,
-    /// Cases by environment and current outcome: exact, whatever the budget leaves out.
-    pub case_outcomes: BTreeMap<Name, [u64; CaseOutcome::COUNT]>,
+    /// Cases by environment, current outcome and verdict: exact, whatever the budget leaves out.
+    pub case_outcomes: BTreeMap<Name, [[u64; Verdict::COUNT]; CaseOutcome::COUNT]>,
     /// Snoozes by environment, those that hold everywhere under the empty name; empty if nobody knows of snoozes.
     pub snoozes: BTreeMap<Name, SnoozeRow>,
     /// What speaks against a promotion.
@@ -161,6 +162,10 @@ pub struct CaseRow {
     pub consecutive_failures: u64,
     /// Whether its failures are snoozed there.
     pub snoozed: bool,
+    /// When the run of the first of them ended.
+    pub failing_since: Option<Timestamp>,
+    /// What its newest results say. `None`: no result is known, or these are the counts of others.
+    pub health: Option<Arc<Health>>,
     /// The newest run counted under each outcome.
     pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
 }

@@ -12,15 +12,17 @@ use serde::{Deserialize, Serialize};
 use super::budget::{self, Claim, SERIES_PER_CASE, SERIES_PER_OTHER};
 use super::cases::{Cases, Row};
 use super::keep;
-use super::recent::{Entry, Order};
+use super::recent::{Entry, Order, Reread};
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::renames::{Link, Renames};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, Promotion, SourceSnapshot};
 use super::snoozes::Snoozed;
+use super::verdicts::Judge;
+use crate::health::{self, WINDOW_MAX};
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
-    RunId, RunOutcome, Snooze, Unread,
+    RunId, RunOutcome, Snooze, Unread, Verdict,
 };
 use crate::promotion;
 
@@ -51,7 +53,7 @@ pub struct Limits {
 }
 
 /// What the store must know of a source before it has told anything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceSpec {
     /// The `source` label.
     pub name: Name,
@@ -63,6 +65,8 @@ pub struct SourceSpec {
     pub limits: Limits,
     /// What has to hold for a promotion; `None`: nobody asks.
     pub promotion: Option<promotion::Settings>,
+    /// The thresholds of its cases' verdicts.
+    pub health: health::Settings,
 }
 
 /// One (environment, branch).
@@ -215,6 +219,9 @@ pub struct SourceState {
     /// Whether this process has read it: what a ledger tells may have changed since.
     #[serde(skip)]
     is_read: bool,
+    /// What its cases are judged by.
+    #[serde(skip)]
+    judge: Judge,
     /// The run whose results were counted last, for the next one of them.
     #[serde(skip)]
     counted: Option<Arc<CountedRun>>,
@@ -246,6 +253,7 @@ impl SourceState {
             after_snooze: BTreeMap::new(),
             unread: Unread::default(),
             is_read: false,
+            judge: Judge::default(),
             counted: None,
             published: None,
             held: Vec::new(),
@@ -295,7 +303,11 @@ impl SourceState {
                 Fact::Run(run) => self.take_run(run),
                 Fact::Active(runs) => self.take_active(&runs),
                 Fact::Result(result) => self.take_result(result),
-                Fact::Case(info) => self.cases.describe(info, self.clock),
+                Fact::Case(info) => {
+                    if self.cases.describe(info, self.clock) {
+                        self.judge.doubt();
+                    }
+                }
                 Fact::Snoozes(snoozes) => self.snoozes = snoozes,
                 Fact::Unread(unread) => self.unread = unread,
                 Fact::FailedAfterSnooze { run, failed } => {
@@ -412,6 +424,11 @@ impl SourceState {
             // What was found by other rules is no answer, and what has been learned since the last round is not shown yet.
             Arc::make_mut(published).promotion = Promotion::default();
         }
+        if spec.health != self.spec.health {
+            self.judge.doubt();
+            let rows = self.groups.values_mut().flat_map(|group| group.rows.values_mut());
+            rows.for_each(|row| row.judged.forget());
+        }
         self.spec = spec;
     }
 
@@ -477,6 +494,7 @@ impl SourceState {
         for case in seen.iter() {
             if let Some(row) = group.rows.get_mut(&case) {
                 row.recent.move_run(run);
+                row.judged.forget();
             }
         }
     }
@@ -513,9 +531,11 @@ impl SourceState {
             return;
         };
         let entry = Entry::new(result, &known.run);
+        let where_it_ran = known.run.group.clone();
         if known.seen.insert(case) {
             let row = group.row(case, self.clock);
             row.recent.insert(entry);
+            row.judged.forget();
             if known.counted {
                 // Results come run by run: one copy of what is remembered of a run will do for all of its cases.
                 let counted = CountedRun::new(&known.run);
@@ -526,11 +546,15 @@ impl SourceState {
                     row.pending.get_or_insert_default().count(result, counted);
                 }
             }
-        } else if let Some(row) = group.rows.get_mut(&case)
-            && row.recent.replace(entry)
-        {
-            self.runs.note_late_edit();
+        } else if let Some(row) = group.rows.get_mut(&case) {
+            match row.recent.replace(entry) {
+                Reread::Same => return,
+                Reread::Told => {}
+                Reread::Edited => self.runs.note_late_edit(),
+            }
+            row.judged.forget();
         }
+        self.runs.note_result(&where_it_ran);
     }
 
     fn take_last_pass(&mut self, case: &Name, group: Group, at: Timestamp) {
@@ -603,6 +627,7 @@ impl SourceState {
         for group in self.groups.values_mut() {
             group.sort(&self.cases);
         }
+        self.judge();
         let cases_folded = self.settle(series_allowed, generation, scraped);
         let case_outcomes = self.case_outcomes();
         let mut moment = Moment {
@@ -669,7 +694,7 @@ impl SourceState {
             self.released.push(row);
             match truth {
                 Truth::Group { place, row } => snapshot.groups[place] = *row,
-                Truth::Case { place, row } => snapshot.cases[place] = row,
+                Truth::Case { place, row } => snapshot.cases[place] = *row,
                 Truth::Errors { environment, counts } => {
                     snapshot.run_errors.insert(environment, counts);
                 }
@@ -798,6 +823,25 @@ impl SourceState {
     /// What was released since the last round.
     pub(super) fn released(&self) -> &[Released] {
         &self.released
+    }
+
+    /// Judges the cases about which something has changed, as of the end of the last good round.
+    fn judge(&mut self) {
+        let (settings, groups) = (&self.spec.health, &self.groups);
+        let rows = |group: &Group| groups.get(group).map(|group| &group.rows);
+        let differ = self
+            .judge
+            .review(&mut self.runs, &settings.infrastructure, &self.cases, rows);
+        let mut results = Vec::with_capacity(WINDOW_MAX);
+        for (name, group) in &mut self.groups {
+            let differs_to = differ.get(name);
+            for row in group.rows.values_mut() {
+                if let Some(last) = differs_to {
+                    Judge::doubt_row(row, *last);
+                }
+                self.judge.judge(row, settings, self.as_of, &mut results);
+            }
+        }
     }
 
     /// Decides which cases have series of their own, and puts what was counted since the last round where it belongs. Gives
@@ -992,14 +1036,15 @@ impl SourceState {
     }
 
     /// Each case once per environment: where several branches have it, as it went in the newest of their runs.
-    fn case_outcomes(&self) -> BTreeMap<Name, [u64; CaseOutcome::COUNT]> {
-        let mut counts: BTreeMap<Name, [u64; CaseOutcome::COUNT]> = BTreeMap::new();
-        let mut newest: Vec<Option<(Order, CaseOutcome)>> = vec![None; self.cases.places()];
+    fn case_outcomes(&self) -> BTreeMap<Name, [[u64; Verdict::COUNT]; CaseOutcome::COUNT]> {
+        let mut counts: BTreeMap<Name, [[u64; Verdict::COUNT]; CaseOutcome::COUNT]> = BTreeMap::new();
+        let mut newest: Vec<Option<(Order, CaseOutcome, Verdict)>> = vec![None; self.cases.places()];
         let alive = self.alive_since();
         let mut groups = self.groups.iter().peekable();
         while let Some((name, group)) = groups.next() {
             for (case, row) in group.rows.iter().filter(|(_, row)| row.seen() >= alive) {
                 let this = row.recent.newest().zip(row.recent.outcome());
+                let this = this.map(|(order, outcome)| (order, outcome, row.judged.verdict()));
                 let known = &mut newest[*case as usize];
                 *known = (*known).max(this);
             }
@@ -1009,8 +1054,8 @@ impl SourceState {
             {
                 continue;
             }
-            for outcome in newest.iter_mut().filter_map(Option::take).map(|(_, outcome)| outcome) {
-                counts.entry(name.environment.clone()).or_default()[outcome.index()] += 1;
+            for (_, outcome, verdict) in newest.iter_mut().filter_map(Option::take) {
+                counts.entry(name.environment.clone()).or_default()[outcome.index()][verdict.index()] += 1;
             }
         }
         counts
@@ -1074,7 +1119,7 @@ impl Moment {
         });
         self.hold(moved, since, || Truth::Case {
             place: rows.len() - 1,
-            row: truth,
+            row: Box::new(truth),
         });
     }
 }
@@ -1096,6 +1141,8 @@ fn environment<'a>(
 
 fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
     let standing = row.recent.standing();
+    let since = row.recent.streak_since().map(|(since, _)| since);
+    let health = standing.last.as_ref().and_then(|_| row.judged.health().cloned());
     CaseRow {
         group: group.clone(),
         case: case.clone(),
@@ -1105,6 +1152,8 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
         snoozed: false,
+        failing_since: since.filter(|since| *since > Timestamp::MIN),
+        health,
         counted: row.own.newest.clone(),
     }
 }

@@ -8,9 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
+use crate::health;
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, OTHER, RoundResult, Run,
-    RunOutcome,
+    RunOutcome, Verdict,
 };
 use CaseOutcome::{Failed, Flaky, MissingOutput, Passed, Skipped};
 
@@ -32,6 +33,7 @@ pub(super) fn spec(name: &str) -> SourceSpec {
             series_ttl: 14 * DAY,
         },
         promotion: None,
+        health: health::Settings::default(),
     }
 }
 
@@ -57,7 +59,7 @@ pub(super) fn run(id: u64, outcome: RunOutcome) -> Run {
         ended: Some(at(end)),
         duration_seconds: Some(20.0),
         counts,
-        commit: None,
+        commit: Some(format!("commit {}", id / 2).into()),
         build_url: None,
     }
 }
@@ -448,8 +450,8 @@ fn each_case_is_one_of_its_environments_cases_as_it_went_last() {
         result(2, "a", Failed),
     ]);
     assert_eq!(shown.cases.len(), 2);
-    assert_eq!(shown.case_outcomes["prod"][Failed.index()], 1);
-    assert_eq!(shown.case_outcomes["prod"].iter().sum::<u64>(), 1);
+    assert_eq!(shown.case_outcomes["prod"][Failed.index()].iter().sum::<u64>(), 1);
+    assert_eq!(shown.case_outcomes["prod"].as_flattened().iter().sum::<u64>(), 1);
 }
 
 /// The cases that are shown, in order.
@@ -495,7 +497,7 @@ fn the_budget_shows_failing_then_flaky_then_recent_cases_and_folds_the_others() 
     let shown = bench.round(facts);
     assert_eq!(names(&shown), [OTHER, "bad", "flaky", "new"]);
     assert_eq!((shown.cases_folded, shown.case_infos.len()), (2, 0));
-    assert_eq!(shown.case_outcomes["prod"].iter().sum::<u64>(), 5);
+    assert_eq!(shown.case_outcomes["prod"].as_flattened().iter().sum::<u64>(), 5);
     let other = &shown.cases[0];
     assert_eq!(
         (&other.last, other.last_pass),
@@ -610,7 +612,7 @@ fn a_case_unseen_for_its_time_leaves_and_goes_on_where_it_was_when_it_returns() 
     let shown = bench.round(told);
     assert_eq!((names(&shown), shown.cases_folded), (vec!["a"], 0));
     assert_eq!(
-        shown.case_outcomes["prod"].iter().sum::<u64>(),
+        shown.case_outcomes["prod"].as_flattened().iter().sum::<u64>(),
         1,
         "it is no longer a case"
     );
@@ -802,12 +804,159 @@ fn gauges(snapshot: &SourceSnapshot) -> String {
     let groups: Vec<_> = snapshot.groups.iter().map(|row| (&row.group, &row.last)).collect();
     let case = |row: &CaseRow| {
         format!(
-            "{:?} {} {:?} {:?} {}",
-            row.group, row.case, row.last, row.last_pass, row.consecutive_failures
+            "{:?} {} {:?} {:?} {} {:?} {:?}",
+            row.group, row.case, row.last, row.last_pass, row.consecutive_failures, row.failing_since, row.health
         )
     };
     let cases: Vec<_> = snapshot.cases.iter().map(case).collect();
     format!("{groups:#?} {cases:#?} {:#?}", snapshot.case_outcomes)
+}
+
+// ---- what the newest results say ----------------------------------------------------------------------------------------
+
+/// A run in which so many passed and failed, on a commit of its own.
+fn tested(id: u64, passed: u64, failed: u64) -> Fact {
+    let mut run = run(id, RunOutcome::Failed);
+    run.counts[Passed.index()] = Some(passed);
+    run.counts[Failed.index()] = Some(failed);
+    run.commit = Some(format!("of its own {id}").into());
+    Fact::Run(run)
+}
+
+fn verdict(shown: &SourceSnapshot, case: &str) -> Verdict {
+    let row = shown.cases.iter().find(|row| &*row.case == case).unwrap();
+    row.health.as_ref().unwrap().verdict
+}
+
+/// Twenty runs that both cases pass, in suites of their own.
+fn twenty_passes(bench: &mut Bench) {
+    let info = |case: &str| {
+        Fact::Case(CaseInfo {
+            tags: None,
+            case: case.into(),
+            name: case.into(),
+            suite: format!("suite of {case}").into(),
+            file: "one file".into(),
+        })
+    };
+    let mut facts = vec![info("a"), info("b")];
+    for id in 1..=20 {
+        facts.extend([tested(id, 20, 0), result(id, "a", Passed), result(id, "b", Passed)]);
+    }
+    bench.round(facts);
+}
+
+#[test]
+fn a_case_that_fails_on_two_commits_is_regressed_since_the_first_of_them() {
+    let mut bench = Bench::new();
+    twenty_passes(&mut bench);
+    let facts = |id| vec![tested(id, 19, 1), result(id, "a", Failed), result(id, "b", Passed)];
+    let shown = bench.round(facts(21));
+    assert_eq!(
+        (verdict(&shown, "a"), verdict(&shown, "b")),
+        (Verdict::Unknown, Verdict::Healthy)
+    );
+    let shown = bench.round(facts(22));
+    assert_eq!(verdict(&shown, "a"), Verdict::Regressed);
+    assert_eq!(shown.cases[0].failing_since, Some(at(21)));
+    let counts = &shown.case_outcomes["prod"];
+    assert_eq!(counts[Failed.index()][Verdict::Regressed.index()], 1);
+    assert_eq!(counts[Passed.index()][Verdict::Healthy.index()], 1);
+    let shown = bench.round(vec![tested(23, 20, 0), result(23, "a", Passed)]);
+    assert_eq!(
+        (verdict(&shown, "a"), shown.cases[0].failing_since),
+        (Verdict::Healthy, None)
+    );
+}
+
+#[test]
+fn two_runs_in_which_everything_fails_say_nothing_and_a_third_one_says_it_of_all() {
+    let mut bench = Bench::new();
+    twenty_passes(&mut bench);
+    let facts = |id| vec![tested(id, 2, 18), result(id, "a", Failed), result(id, "b", Failed)];
+    for id in [21, 22] {
+        let shown = bench.round(facts(id));
+        assert_eq!(verdict(&shown, "a"), Verdict::Healthy);
+        assert_eq!(verdict(&restored(&bench), "a"), Verdict::Healthy);
+        assert_eq!(
+            shown.cases[0].consecutive_failures,
+            id - 20,
+            "the streak counts what happened"
+        );
+    }
+    let shown = bench.round(facts(23));
+    assert_eq!(
+        (verdict(&shown, "a"), verdict(&shown, "b")),
+        (Verdict::Regressed, Verdict::Regressed)
+    );
+}
+
+#[test]
+fn a_run_of_one_suite_or_with_an_unknown_count_is_believed() {
+    let mut bench = Bench::new();
+    twenty_passes(&mut bench);
+    // Only "a" fails as far as results tell: one suite.
+    let facts = |id| vec![tested(id, 2, 18), result(id, "a", Failed), result(id, "b", Passed)];
+    bench.round(facts(21));
+    let shown = bench.round(facts(22));
+    assert_eq!(verdict(&shown, "a"), Verdict::Regressed);
+    // It turns out that "b" failed in the first of them: that one is spoilt, the second no longer sudden but alone.
+    let shown = bench.round(vec![result(21, "b", Failed)]);
+    assert_eq!(verdict(&shown, "a"), Verdict::Unknown);
+}
+
+#[test]
+fn a_run_that_ended_in_an_error_says_nothing() {
+    let mut bench = Bench::new();
+    twenty_passes(&mut bench);
+    let failed = |id, outcome| {
+        let run = Run {
+            commit: Some(format!("of its own {id}").into()),
+            ..run(id, outcome)
+        };
+        vec![Fact::Run(run), result(id, "a", Failed)]
+    };
+    bench.round(failed(21, RunOutcome::Error));
+    let shown = bench.round(failed(22, RunOutcome::Error));
+    assert_eq!(verdict(&shown, "a"), Verdict::Healthy);
+    // One of them is read again, as something else.
+    let shown = bench.round(failed(21, RunOutcome::Failed));
+    assert_eq!(verdict(&shown, "a"), Verdict::Unknown);
+    let shown = bench.round(failed(22, RunOutcome::Failed));
+    assert_eq!(verdict(&shown, "a"), Verdict::Regressed);
+}
+
+#[test]
+fn a_round_without_news_judges_nobody_until_a_case_falls_quiet() {
+    let mut bench = Bench::new();
+    twenty_passes(&mut bench);
+    let health = |shown: &SourceSnapshot| Arc::clone(shown.cases[0].health.as_ref().unwrap());
+    let before = health(&bench.round(Vec::new()));
+    assert!(Arc::ptr_eq(&before, &health(&bench.round(Vec::new()))));
+    let again = bench.round(vec![tested(20, 20, 0), result(20, "a", Passed)]);
+    assert!(Arc::ptr_eq(&before, &health(&again)), "what was read again is no news");
+    // A result of another case is no news of this one, whatever its run.
+    let shown = bench.round(vec![tested(21, 20, 0), result(21, "b", Passed)]);
+    assert!(Arc::ptr_eq(&before, &health(&shown)));
+    bench.seconds = 8 * 86_400;
+    assert_eq!(verdict(&bench.round(Vec::new()), "a"), Verdict::Quiet);
+}
+
+#[test]
+fn other_thresholds_hold_from_the_next_round_on() {
+    let mut bench = Bench::new();
+    twenty_passes(&mut bench);
+    let facts = |id| vec![tested(id, 19, 1), result(id, "a", Failed)];
+    bench.round(facts(21));
+    assert_eq!(verdict(&bench.round(facts(22)), "a"), Verdict::Regressed);
+    let mut patient = spec("shop");
+    patient.health.regressed_commits = 3;
+    let known = Next::Known {
+        place: 0,
+        spec: patient,
+    };
+    bench.store.reconfigure(vec![known], 1_000_000, at(bench.seconds));
+    assert_eq!(verdict(&bench.round(Vec::new()), "a"), Verdict::Unknown);
 }
 
 /// A history after a baseline: original facts, then edited ones. Run 1 and 2 are baseline, 3 and 5 were active then.
@@ -837,11 +986,14 @@ fn histories() -> impl Strategy<Value = History> {
         };
         for (id, ((place, outcome, ended, results), (edit, moved, changed))) in (1_u64..).zip(runs) {
             let group = group(["prod", "stage"][place / 2], ["main", OTHER][place % 2]);
-            let original = Run {
+            let mut original = Run {
                 group,
                 ended: Some(at(ended)),
                 ..run(id, outcome)
             };
+            // Some are outages, if their failures are of two cases.
+            original.counts[Passed.index()] = Some(20);
+            original.counts[Failed.index()] = Some(if ended % 3 == 0 { 60 } else { 1 });
             history.original.push(Fact::Run(original.clone()));
             for (case, (before, after)) in results.iter().zip(changed).enumerate() {
                 let Some(before) = before else { continue };
@@ -925,7 +1077,23 @@ fn tell(history: &History, (steps, swaps): &Telling) -> Vec<Arc<SourceSnapshot>>
         scrape(&mut bench);
         scrape(&mut bench);
     }
+    let last = seen.last().expect("published");
+    assert_eq!(
+        gauges(&restored(&bench)),
+        gauges(last),
+        "a restored ledger says the same"
+    );
     seen
+}
+
+/// What the next process shows first.
+fn restored(bench: &Bench) -> Arc<SourceSnapshot> {
+    let state = &bench.store.sources()[0];
+    let (kept, released) = (state.keep().unwrap(), state.keep_released().unwrap());
+    let state = SourceState::restored(state.spec().clone(), &kept, &released).unwrap();
+    let next = vec![Next::New(Box::new(state))];
+    let shown = Store::new(Vec::new(), 1_000_000).reconfigure(next, 1_000_000, at(bench.seconds));
+    Arc::clone(&shown.sources[0])
 }
 
 /// What is to be counted of a history, counted in the plainest way.

@@ -7,7 +7,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use testrun_exporter::model::{ActiveState, CaseOutcome, ErrorCode, Name, Notice, RoundResult, RunOutcome, Update};
+use testrun_exporter::health;
+use testrun_exporter::model::{
+    ActiveState, CaseOutcome, ErrorCode, Name, Notice, OTHER, RoundResult, RunOutcome, Update, Verdict,
+};
 use testrun_exporter::poll::{self, Message, Observer, Orders, Poller, budget, retry};
 use testrun_exporter::promotion;
 use testrun_exporter::simulate::{
@@ -582,6 +585,7 @@ impl Sitting {
             never_less(&self.newest, &snapshot, &mut self.left);
             self.newest = snapshot;
         }
+        verdicts_agree(&self.newest);
         Arc::clone(&self.newest)
     }
 
@@ -778,6 +782,52 @@ fn never_less(before: &Snapshot, after: &Snapshot, left: &mut Left) {
     known.for_each(|gone| left.case(gone));
 }
 
+/// Every case with a result has one verdict, made of as many results as there are, and `testrun_cases` has each case once in an
+/// environment, with the outcome and the verdict of one of its branches.
+fn verdicts_agree(snapshot: &Snapshot) {
+    // By case, of each of its branches.
+    type Told<'a> = BTreeMap<&'a Name, Vec<(CaseOutcome, Verdict)>>;
+    let Some(source) = snapshot.sources.first() else { return };
+    let mut told: BTreeMap<&Name, Told<'_>> = BTreeMap::new();
+    for row in source.cases.iter().filter(|row| &*row.case != OTHER) {
+        let Some(last) = &row.last else {
+            assert_eq!(row.health, None, "{} has no result", row.case);
+            continue;
+        };
+        let health = row.health.as_ref().expect("a case with a result has been judged");
+        let results: u32 = health.window.iter().sum();
+        assert!(
+            (1..=50).contains(&results) && health.window[last.outcome.index()] > 0,
+            "{row:?}"
+        );
+        assert_eq!(row.failing_since.is_some(), row.consecutive_failures > 0, "{row:?}");
+        let in_environment = told.entry(&row.group.environment).or_default();
+        in_environment
+            .entry(&row.case)
+            .or_default()
+            .push((last.outcome, health.verdict));
+    }
+    for (environment, counts) in &source.case_outcomes {
+        let cases = told.remove(environment).unwrap_or_default();
+        let all: u64 = counts.as_flattened().iter().sum();
+        assert_eq!(all, cases.len() as u64, "each case of {environment} once");
+        for outcome in CaseOutcome::ALL {
+            for verdict in Verdict::ALL {
+                let count = counts[outcome.index()][verdict.index()];
+                let is = |told: &&Vec<_>| told.contains(&(*outcome, *verdict));
+                let certain = |told: &&Vec<_>| told.iter().all(|one| *one == (*outcome, *verdict));
+                let most = cases.values().filter(is).count() as u64;
+                let least = cases.values().filter(certain).count() as u64;
+                assert!(
+                    (least..=most).contains(&count),
+                    "{environment} {outcome:?} {verdict:?}: {count}"
+                );
+            }
+        }
+    }
+    assert!(told.is_empty(), "environments that are not counted: {told:?}");
+}
+
 fn no_less<const N: usize>(before: Option<&[u64; N]>, after: &[u64; N], what: impl Fn() -> String) {
     assert!(before.is_some() || after == &[0; N], "{} begins at {after:?}", what());
     let before = before.unwrap_or(&[0; N]);
@@ -796,6 +846,7 @@ fn spec(lookback_days: u64, series_ttl_days: u64) -> SourceSpec {
             series_ttl: Duration::from_secs(series_ttl_days * 86_400),
         },
         promotion: None,
+        health: health::Settings::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use testrun_exporter::app::keep::{Keeper, recover};
 use testrun_exporter::app::publish::{Beginning, Change, Member, Publication, Publisher};
+use testrun_exporter::health;
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo, SourceOwn};
 use testrun_exporter::metrics::render::Rendered;
@@ -287,6 +288,7 @@ impl Process {
                 series_ttl: LOOKBACK,
             },
             promotion: None,
+            health: health::Settings::default(),
         };
         let (own, source_own) = own();
         let ledger = Arc::new(Ledger::new(disk.clone()));

@@ -47,6 +47,11 @@ const ROOMS: &[Room] = &[
         never_names: IMPURE,
     },
     Room {
+        name: "health",
+        may_name: &["model"],
+        never_names: IMPURE,
+    },
+    Room {
         name: "transport",
         may_name: &[],
         never_names: &["prometheus", "tracing", "rand", "SystemTime"],
@@ -63,7 +68,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "store",
-        may_name: &["model", "packed", "promotion"],
+        may_name: &["health", "model", "packed", "promotion"],
         never_names: IMPURE,
     },
     Room {
@@ -73,7 +78,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "metrics",
-        may_name: &["model", "promotion", "store"],
+        may_name: &["health", "model", "promotion", "store"],
         never_names: &["tokio", "reqwest", "hyper", "async", "await", "rand"],
     },
     Room {
@@ -93,7 +98,16 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "config",
-        may_name: &["logging", "model", "poll", "promotion", "sources", "transport", "web"],
+        may_name: &[
+            "health",
+            "logging",
+            "model",
+            "poll",
+            "promotion",
+            "sources",
+            "transport",
+            "web",
+        ],
         never_names: &["tokio", "reqwest", "hyper", "prometheus", "async", "await", "rand"],
     },
     Room {

@@ -215,7 +215,7 @@ fn an_edit_brings_its_details_and_a_first_word_about_them_is_no_edit() {
     };
     let mut recent = recent([with(Failed, None, None)]);
     let mut check = |entry: Entry, edited: bool, expected: (CaseOutcome, u8, bool)| {
-        assert_eq!(recent.replace(entry), edited);
+        assert_eq!(recent.replace(entry) == Reread::Edited, edited);
         let known = recent.results().next().unwrap();
         let signature = known.failure_signature().is_some();
         assert_eq!((known.outcome(), known.retries(), signature), expected);
