@@ -192,7 +192,7 @@ impl Publisher {
             .map(|(member, place)| match (member.begins, place) {
                 (None, Some(place)) => Next::Known {
                     place,
-                    spec: member.spec,
+                    spec: Box::new(member.spec),
                 },
                 (Some(begins), _) => Next::New(begins.state),
                 (None, None) => Next::New(Box::new(SourceState::new(member.spec))),

@@ -67,7 +67,7 @@ pub enum Next {
         /// Its number now.
         place: usize,
         /// What holds from now on.
-        spec: SourceSpec,
+        spec: Box<SourceSpec>,
     },
     /// It begins here: with nothing, or with what was kept of it.
     New(Box<SourceState>),
@@ -107,10 +107,10 @@ impl Store {
             self.sources.push(match next {
                 Next::Known { place, spec } => match known.get_mut(place).and_then(Option::take) {
                     Some(mut state) => {
-                        state.respecify(spec);
+                        state.respecify(*spec);
                         state
                     }
-                    None => SourceState::new(spec),
+                    None => SourceState::new(*spec),
                 },
                 Next::New(state) => *state,
             });

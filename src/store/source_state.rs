@@ -586,12 +586,14 @@ impl SourceState {
         let mut used = CaseSet::default();
         self.groups.retain(|name, group| {
             let rows = group.rows.len();
-            let lives = |row: &Box<Row>| {
+            let lives = |row: &Row| {
                 row.touched >= rows_cutoff
                     || row.pending.is_some()
                     || row.recent.newest().is_some_and(|(ended, _)| ended >= rows_cutoff)
             };
-            let kept = group.renames.kept_by(|case| group.rows.get(&case).is_some_and(lives));
+            let kept = group
+                .renames
+                .kept_by(|case| group.rows.get(&case).is_some_and(|row| lives(row)));
             group.rows.retain(|case, row| lives(row) || kept.contains(case));
             if group.rows.len() != rows {
                 group.sorted.clear();

@@ -109,7 +109,7 @@ impl Bench {
     fn have_room(&mut self, series_budget: usize) {
         let known = Next::Known {
             place: 0,
-            spec: spec("shop"),
+            spec: Box::new(spec("shop")),
         };
         self.store.reconfigure(vec![known], series_budget, at(self.seconds));
     }
@@ -744,7 +744,7 @@ fn a_new_configuration_keeps_what_is_known_of_a_source() {
     let new = |name| Next::New(Box::new(SourceState::new(spec(name))));
     let known = |place, name| Next::Known {
         place,
-        spec: spec(name),
+        spec: Box::new(spec(name)),
     };
     let now = at(0);
     let shown = bench
@@ -953,7 +953,7 @@ fn other_thresholds_hold_from_the_next_round_on() {
     patient.health.regressed_commits = 3;
     let known = Next::Known {
         place: 0,
-        spec: patient,
+        spec: Box::new(patient),
     };
     bench.store.reconfigure(vec![known], 1_000_000, at(bench.seconds));
     assert_eq!(verdict(&bench.round(Vec::new()), "a"), Verdict::Unknown);

@@ -597,7 +597,10 @@ impl Sitting {
             if let Some((poll, connection, reading)) = self.reloads.next() {
                 (self.change)(poll, connection, reading);
                 let spec = self.store.sources()[0].spec().clone();
-                let known = Next::Known { place: 0, spec };
+                let known = Next::Known {
+                    place: 0,
+                    spec: Box::new(spec),
+                };
                 self.store.reconfigure(vec![known], usize::MAX, (self.now)());
             }
             let ended = if let Update::RoundEnded { result, .. } = &update {
@@ -1072,7 +1075,10 @@ fn what_is_promotable_is_fresh_complete_and_passing_by_the_platforms_own_truth()
             }),
             ..spec(exam.lookback_days, exam.series_ttl_days)
         };
-        let known = Next::Known { place: 0, spec: gated };
+        let known = Next::Known {
+            place: 0,
+            spec: Box::new(gated),
+        };
         sitting.store.reconfigure(vec![known], usize::MAX, (sitting.now)());
         for round in 0..400 {
             // An hour or so without the platform.

@@ -155,7 +155,7 @@ fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
             budget = changed;
             let known = Next::Known {
                 place: 0,
-                spec: spec("shop"),
+                spec: Box::new(spec("shop")),
             };
             store.reconfigure(vec![known], budget, at(seconds));
             store.tick(at(seconds), scraped);
@@ -369,7 +369,7 @@ impl Pair {
     fn have_room(&mut self, series_budget: usize) {
         let known = |(place, name)| Next::Known {
             place,
-            spec: spec(name),
+            spec: Box::new(spec(name)),
         };
         let sources = [(0, "busy"), (1, "down")].map(known).into();
         self.store.reconfigure(sources, series_budget, at(self.seconds));
