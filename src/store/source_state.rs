@@ -19,7 +19,7 @@ use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
 use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, Promotion, SourceSnapshot};
 use super::snoozes::Snoozed;
 use super::verdicts::Judge;
-use crate::health::{self, WINDOW_MAX};
+use crate::health::{self, Observation, WINDOW_MAX};
 use crate::model::{
     ActiveRun, ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Fact, Group, Name, OTHER, RoundResult, Run,
     RunId, RunOutcome, Snooze, Unread, Verdict,
@@ -135,24 +135,48 @@ impl GroupState {
         row
     }
 
-    /// Failures since the last pass and that pass, of a case under all its ids: the one place where a case's past is put together.
-    fn past(&self, case: CaseIndex) -> (u64, Option<Timestamp>) {
-        let (mut streak, mut last_pass) = (0, None);
-        let mut next = Some(case);
+    /// A case's rows under all its ids, the newest first: the one place where a case's past is put together.
+    fn under_all_ids(&self, case: CaseIndex) -> impl Iterator<Item = &Row> {
+        let ids = std::iter::successors(Some(case), |case| self.renames.before(*case, &self.rows));
         // No chain is longer than there are links.
-        for _ in 0..=self.renames.links().len() {
-            let Some((case, row)) = next.and_then(|case| Some((case, self.rows.get(&case)?))) else {
-                break;
-            };
+        ids.take(1 + self.renames.links().len())
+            .map_while(|case| self.rows.get(&case).map(Box::as_ref))
+    }
+
+    /// What has been of a case under all its ids.
+    fn past(&self, case: CaseIndex) -> Past {
+        let mut past = Past::default();
+        for row in self.under_all_ids(case) {
             let (failures, passed) = row.recent.streak();
-            streak += failures;
-            last_pass = last_pass.max(passed).max(row.told_pass);
+            past.streak += failures;
+            past.failing_since = failing_since(row).or(past.failing_since);
+            past.last_pass = past.last_pass.max(passed).max(row.told_pass);
             if row.recent.has_passed() {
                 break;
             }
-            next = self.renames.before(case, &self.rows);
         }
-        (streak, last_pass)
+        past
+    }
+
+    /// The results, under all their ids, of renamed cases that have to be judged: what they were judged by has changed under one
+    /// of the ids.
+    fn results_of_renamed(
+        &self,
+        judge: &Judge,
+        settings: &health::Settings,
+        now: Timestamp,
+    ) -> HashMap<CaseIndex, Vec<Observation>> {
+        let mut renamed = HashMap::new();
+        for case in self.renames.links().keys() {
+            let rows: Vec<_> = self.under_all_ids(*case).collect();
+            if rows.iter().all(|row| row.judged.holds(settings, now)) {
+                continue;
+            }
+            let mut results = Vec::new();
+            rows.iter().rev().for_each(|row| judge.observe(row, &mut results));
+            renamed.insert(*case, results);
+        }
+        renamed
     }
 
     /// Whether something is counted under `__other__` even if there is room for all that is alive.
@@ -168,6 +192,14 @@ impl GroupState {
             self.sorted.sort_unstable_by(|a, b| cases.name(*a).cmp(&cases.name(*b)));
         }
     }
+}
+
+/// What a case that goes on under another id takes along.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    streak: u64,
+    failing_since: Option<Timestamp>,
+    last_pass: Option<Timestamp>,
 }
 
 /// What is known of one environment beside its groups.
@@ -834,14 +866,21 @@ impl SourceState {
         let differ = self
             .judge
             .review(&mut self.runs, &settings.infrastructure, &self.cases, rows);
-        let mut results = Vec::with_capacity(WINDOW_MAX);
         for (name, group) in &mut self.groups {
-            let differs_to = differ.get(name);
-            for row in group.rows.values_mut() {
-                if let Some(last) = differs_to {
-                    Judge::doubt_row(row, *last);
+            if let Some(last) = differ.get(name) {
+                let rows = group.rows.values_mut();
+                rows.for_each(|row| Judge::doubt_row(row, *last));
+            }
+            let mut continued = group.results_of_renamed(&self.judge, settings, self.as_of);
+            let mut results = Vec::with_capacity(WINDOW_MAX);
+            for (case, row) in &mut group.rows {
+                if let Some(results) = continued.remove(case) {
+                    self.judge.judge(row, &results, settings, self.as_of);
+                } else if !row.judged.holds(settings, self.as_of) {
+                    results.clear();
+                    self.judge.observe(row, &mut results);
+                    self.judge.judge(row, &results, settings, self.as_of);
                 }
-                self.judge.judge(row, settings, self.as_of, &mut results);
             }
         }
     }
@@ -1094,15 +1133,17 @@ impl Moment {
         rows: &mut Vec<CaseRow>,
         (group, case): (&Group, &Name),
         row: &mut Row,
-        past: Option<(u64, Option<Timestamp>)>,
+        past: Option<Past>,
         snoozed: bool,
     ) {
         let mut truth = CaseRow {
             snoozed,
             ..case_row(group, case, row)
         };
-        if let Some((streak, last_pass)) = past {
-            (truth.consecutive_failures, truth.last_pass) = (streak, last_pass);
+        if let Some(past) = past {
+            truth.consecutive_failures = past.streak;
+            truth.failing_since = past.failing_since;
+            truth.last_pass = past.last_pass;
         }
         let was = row.shown;
         let zeros = row.shown.show(self.now, self.generation, self.scraped);
@@ -1141,9 +1182,14 @@ fn environment<'a>(
     known
 }
 
+/// When the present streak began, if that is known.
+fn failing_since(row: &Row) -> Option<Timestamp> {
+    let (since, _) = row.recent.streak_since()?;
+    (since > Timestamp::MIN).then_some(since)
+}
+
 fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
     let standing = row.recent.standing();
-    let since = row.recent.streak_since().map(|(since, _)| since);
     let health = standing.last.as_ref().and_then(|_| row.judged.health().cloned());
     CaseRow {
         group: group.clone(),
@@ -1154,7 +1200,7 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         last_pass: standing.last_pass.max(row.told_pass),
         consecutive_failures: standing.streak,
         snoozed: false,
-        failing_since: since.filter(|since| *since > Timestamp::MIN),
+        failing_since: failing_since(row),
         health,
         counted: row.own.newest.clone(),
     }

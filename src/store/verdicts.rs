@@ -33,7 +33,7 @@ impl Judged {
     }
 
     /// Whether it holds as of `now`. Only being quiet comes with time alone.
-    fn holds(&self, settings: &Settings, now: Timestamp) -> bool {
+    pub(super) fn holds(&self, settings: &Settings, now: Timestamp) -> bool {
         self.health().is_some_and(|health| {
             let quiet = health
                 .newest
@@ -118,12 +118,8 @@ impl Judge {
         }
     }
 
-    /// Judges a row, if what it was judged by has changed. `results` is room to work in.
-    pub(super) fn judge(&self, row: &mut Row, settings: &Settings, now: Timestamp, results: &mut Vec<Observation>) {
-        if row.judged.holds(settings, now) {
-            return;
-        }
-        results.clear();
+    /// Adds what is held of a row, oldest first.
+    pub(super) fn observe(&self, row: &Row, results: &mut Vec<Observation>) {
         results.extend(row.recent.results().map(|entry| {
             let (ended, run) = entry.order();
             let facts = self.runs.get(&run);
@@ -136,6 +132,10 @@ impl Judge {
                 infrastructure: facts.is_some_and(|facts| facts.spoilt),
             }
         }));
+    }
+
+    /// Judges a row by these results, its own and those of what it was before.
+    pub(super) fn judge(&self, row: &mut Row, results: &[Observation], settings: &Settings, now: Timestamp) {
         row.judged = Judged(Some(Arc::new(health::judge(results, settings, now))));
     }
 }

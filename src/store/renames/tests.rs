@@ -216,7 +216,9 @@ proptest! {
             let (one_row, many_row) = (row(&mut one, "same", minute), row(&mut many, &ids[until - 1], minute));
             prop_assert_eq!(many_row.consecutive_failures, one_row.consecutive_failures);
             prop_assert_eq!(many_row.last_pass, one_row.last_pass);
+            prop_assert_eq!(many_row.failing_since, one_row.failing_since);
             prop_assert_eq!(many_row.last, one_row.last);
+            prop_assert_eq!(many_row.health, one_row.health);
             if restart {
                 many = restarted(&many);
             }
