@@ -83,6 +83,19 @@ pub struct Evidence {
     pub is_missing: bool,
 }
 
+/// What time alone will change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// When the newest run ended.
+    pub run_ended: Option<Timestamp>,
+    /// The least recent of the passes of the cases that are required by name.
+    pub oldest_pass: Option<Timestamp>,
+    /// When the first snooze ends without which a case would be failing.
+    pub failing_from: Option<Timestamp>,
+    /// When the first snooze ends without which a case would be missing.
+    pub missing_from: Option<Timestamp>,
+}
+
 /// An environment as of a round, with what time alone will change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -90,23 +103,18 @@ pub struct Standing {
     pub environment: Name,
     known: Blocked,
     has_run: bool,
-    /// From then on the newest run is too old; `None`: nobody knows when it ended.
-    run_until: Option<Timestamp>,
-    /// From then on the pass of some required case is too old; `None`: no case is required by name.
+    /// When the newest run ended, and from when on it is too old; `None`: nobody knows.
+    run: Option<(Timestamp, Timestamp)>,
+    /// From then on some case is failing.
+    failing_from: Option<Timestamp>,
+    /// From then on the pass of some required case is too old, or it is missing and no longer snoozed.
     cases_until: Option<Timestamp>,
 }
 
 impl Standing {
-    /// Weighs the evidence. `run_ended`: when the newest run ended; `oldest_pass`: the least recent of the passes of the
-    /// cases that are required by name.
+    /// Weighs the evidence.
     #[must_use]
-    pub fn of(
-        environment: Name,
-        evidence: Evidence,
-        run_ended: Option<Timestamp>,
-        oldest_pass: Option<Timestamp>,
-        run_max_age: SignedDuration,
-    ) -> Self {
+    pub fn of(environment: Name, evidence: Evidence, times: Times, run_max_age: SignedDuration) -> Self {
         let mut known = [false; Condition::COUNT];
         let mut set = |condition: Condition, holds: bool| known[condition.index()] = holds;
         set(Condition::NoRun, evidence.run.is_none());
@@ -128,8 +136,9 @@ impl Standing {
             environment,
             known,
             has_run: evidence.run.is_some(),
-            run_until: run_ended.map(until),
-            cases_until: oldest_pass.map(until),
+            run: times.run_ended.map(|ended| (ended, until(ended))),
+            failing_from: times.failing_from,
+            cases_until: times.oldest_pass.map(until).into_iter().chain(times.missing_from).min(),
         }
     }
 
@@ -139,7 +148,10 @@ impl Standing {
         let is_over = |until: Timestamp| now >= until;
         let mut blocked = self.known;
         blocked[Condition::Stale.index()] = !is_fresh;
-        blocked[Condition::RunOverdue.index()] = self.has_run && self.run_until.is_none_or(is_over);
+        // What ended ahead of the clock hides what ends now.
+        let is_from_now_on = |(ended, until)| is_over(until) || ended > now.checked_add(CLOCK_TOLERANCE).unwrap_or(now);
+        blocked[Condition::RunOverdue.index()] = self.has_run && self.run.is_none_or(is_from_now_on);
+        blocked[Condition::CaseFailing.index()] |= self.failing_from.is_some_and(is_over);
         blocked[Condition::CaseMissing.index()] |= self.cases_until.is_some_and(is_over);
         blocked
     }
@@ -200,7 +212,12 @@ mod tests {
                 let ended = at(if recent { 950 } else { 900 });
                 let oldest_pass = at(if passes_recent { 901 } else { 899 });
                 let max_age = SignedDuration::from_secs(100);
-                let standing = Standing::of("e".into(), evidence, Some(ended), Some(oldest_pass), max_age);
+                let times = Times {
+                    run_ended: Some(ended),
+                    oldest_pass: Some(oldest_pass),
+                    ..Times::default()
+                };
+                let standing = Standing::of("e".into(), evidence, times, max_age);
                 let blocked = standing.blocked(at(1000), fresh);
 
                 let expected = |condition: Condition| match condition {
@@ -256,13 +273,49 @@ mod tests {
             is_missing: false,
         };
         let overdue = |ended, max_age| {
-            let standing = Standing::of("e".into(), evidence, ended, None, max_age);
+            let times = Times {
+                run_ended: ended,
+                ..Times::default()
+            };
+            let standing = Standing::of("e".into(), evidence, times, max_age);
             standing.blocked(at(1000), true)[Condition::RunOverdue.index()]
         };
         let hour = SignedDuration::from_hours(1);
         assert!(!overdue(Some(at(1000)), hour));
+        assert!(!overdue(Some(at(1060)), hour), "clocks are put right by seconds");
+        assert!(
+            overdue(Some(at(1061)), hour),
+            "a run from the future is newer than all that end now"
+        );
         assert!(overdue(None, hour));
         assert!(overdue(Some(at(1000)), SignedDuration::MAX));
+    }
+
+    #[test]
+    fn a_case_is_failing_or_missing_from_the_end_of_its_snooze_on_whoever_reads_nothing_new() {
+        let evidence = Evidence {
+            run: None,
+            is_unread: false,
+            is_failing: false,
+            is_missing: false,
+        };
+        let times = Times {
+            oldest_pass: Some(at(1000)),
+            failing_from: Some(at(1010)),
+            missing_from: Some(at(1020)),
+            ..Times::default()
+        };
+        let standing = Standing::of("e".into(), evidence, times, SignedDuration::from_hours(1));
+        let blocked = |now| {
+            let blocked = standing.blocked(at(now), true);
+            (
+                blocked[Condition::CaseFailing.index()],
+                blocked[Condition::CaseMissing.index()],
+            )
+        };
+        assert_eq!(blocked(1009), (false, false));
+        assert_eq!(blocked(1010), (true, false));
+        assert_eq!(blocked(1020), (true, true));
     }
 
     #[test]

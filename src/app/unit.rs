@@ -292,7 +292,7 @@ pub(super) fn difference(now: &SourceConfig, next: &SourceConfig) -> Difference 
     let connection = format!("{:?}", now.transport) != format!("{:?}", next.transport)
         || !now.transport.credential.is(&next.transport.credential);
     let reading = format!("{:?}", now.source) != format!("{:?}", next.source);
-    if connection || reading || now.poll != next.poll || now.promotion != next.promotion {
+    if connection || reading || now.poll != next.poll || now.promotion != next.promotion || now.health != next.health {
         Difference::Changed { connection, reading }
     } else {
         Difference::Same

@@ -649,6 +649,7 @@ impl SourceOwn {
 
     /// What a snapshot that is about to be shown says of a promotion.
     pub fn promotion(&self, promotion: &Promotion) {
+        let Some(_here) = self.families() else { return };
         if let Some(state) = self.shared.sources().get_mut(self.name()) {
             state.promotion = promotion.clone();
         }

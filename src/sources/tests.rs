@@ -1609,6 +1609,49 @@ fn a_platform_that_refuses_snoozes_is_asked_once_a_day_and_the_rounds_go_on() {
 }
 
 #[test]
+fn snoozes_that_were_told_are_taken_back_when_the_platform_refuses_them() {
+    let (shop, mut source) = snoozing();
+    let row = json!({"id": 1, "test_ids": ["a"], "snooze_until": "2026-12-23T00:00:00Z"});
+    let mut told = Vec::new();
+    for minute in 0..60 {
+        let at = now() + SignedDuration::from_mins(minute);
+        let said = round_at(&mut source, at, 1000, &mut |request| match request.path() {
+            "/api/snoozes" if minute >= 5 => Err(Rejection::Status(403)),
+            "/api/snoozes" => Ok(snooze_list(std::slice::from_ref(&row))),
+            _ => shop.answer(request),
+        });
+        told.extend(
+            told_snoozes(&said)
+                .into_iter()
+                .map(|snoozes| (minute, snoozes.is_some())),
+        );
+    }
+    assert_eq!(told, [(0, true), (10, false)]);
+}
+
+#[test]
+fn where_there_is_room_for_one_request_in_a_round_snoozes_and_histories_take_turns() {
+    let (shop, mut source) = snoozing();
+    let mut asked = String::new();
+    for round in 0..7 {
+        // Snoozes are due in each of them.
+        let at = now() + SignedDuration::from_mins(10 * round);
+        let said = round_at(&mut source, at, 1, &mut |request| match request.path() {
+            "/api/snoozes" => Ok(snooze_list(&[])),
+            _ => shop.answer(request),
+        });
+        asked.extend(said.requests.iter().map(|request| match request.as_str() {
+            SNOOZES => 's',
+            request if request.starts_with("POST") => 'h',
+            _ => '.',
+        }));
+    }
+    let turns: String = asked.chars().filter(|asked| *asked != '.').collect();
+    assert!(turns.starts_with("sh"), "{asked}");
+    assert!(!turns.contains("ssh"), "{asked}");
+}
+
+#[test]
 fn snoozes_that_cannot_be_read_for_long_are_let_go_and_no_round_fails_for_their_sake() {
     let (shop, mut source) = snoozing();
     let row = json!({"id": 1, "test_ids": ["a"], "snooze_until": "2026-12-23T00:00:00Z"});

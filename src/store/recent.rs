@@ -417,6 +417,11 @@ impl Recent {
         self.entries.first().map(Entry::order)
     }
 
+    /// Whether there were more results than are held one by one.
+    pub(super) fn has_folded(&self) -> bool {
+        self.folded.last.is_some()
+    }
+
     /// Whether any known result is a pass.
     pub(super) fn has_passed(&self) -> bool {
         self.folded.pass.is_some() || self.entries.iter().any(|entry| entry.outcome.is_pass())

@@ -30,6 +30,9 @@ pub(super) struct Link {
     from: Order,
 }
 
+/// Among more cases of the same text nobody knows which was which; looking at all of them for each would take too long.
+const ALIKE_MAX: usize = 16;
+
 /// The successions of a group, by successor, and the cases about which nothing is decided yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Renames {
@@ -73,8 +76,13 @@ impl Renames {
             .into_iter()
             .filter(|case| rows.contains_key(case))
             .partition(|case| first(*case).is_some());
+        // Of a case whose first result is no longer held nobody knows what came before it.
+        news.retain(|case| !rows.get(case).is_some_and(|row| row.recent.has_folded()));
         // A last pass may be told before the first result.
         self.appeared = waiting;
+        if news.is_empty() {
+            return;
+        }
         news.sort_by_key(|case| first(*case));
         let mut alike: HashMap<(&Name, &Name, &Name), Vec<CaseIndex>> = HashMap::new();
         for case in rows.keys() {
@@ -86,6 +94,7 @@ impl Renames {
             let mut claims: Vec<(CaseIndex, Link)> = Vec::new();
             for case in same_time {
                 let known = text(cases, *case).and_then(|text| alike.get(&text));
+                let known = known.filter(|known| known.len() <= ALIKE_MAX);
                 let Some((known, from)) = known.zip(first(*case)) else {
                     continue;
                 };

@@ -12,8 +12,9 @@ use crate::model::{Name, Snooze};
 pub(super) struct Snoozed<'a> {
     /// `None`: nobody knows of snoozes.
     active: Option<Vec<&'a Snooze>>,
-    everywhere: HashSet<&'a Name>,
-    by_environment: HashMap<&'a Name, HashSet<&'a Name>>,
+    /// By case: when the last of its snoozes ends.
+    everywhere: HashMap<&'a Name, Timestamp>,
+    by_environment: HashMap<&'a Name, HashMap<&'a Name, Timestamp>>,
 }
 
 impl<'a> Snoozed<'a> {
@@ -27,7 +28,10 @@ impl<'a> Snoozed<'a> {
                 None => &mut snoozed.everywhere,
                 Some(environment) => snoozed.by_environment.entry(environment).or_default(),
             };
-            cases.extend(&snooze.cases);
+            for case in &snooze.cases {
+                let until = cases.entry(case).or_insert(snooze.until);
+                *until = snooze.until.max(*until);
+            }
         }
         snoozed.active = Some(active);
         snoozed
@@ -35,8 +39,13 @@ impl<'a> Snoozed<'a> {
 
     /// Whether a case's failures are known and put up with in an environment.
     pub(super) fn covers(&self, environment: &Name, case: &Name) -> bool {
-        let here = || self.by_environment.get(environment);
-        self.everywhere.contains(case) || here().is_some_and(|cases| cases.contains(case))
+        self.until(environment, case).is_some()
+    }
+
+    /// Until when they are.
+    pub(super) fn until(&self, environment: &Name, case: &Name) -> Option<Timestamp> {
+        let here = self.by_environment.get(environment).and_then(|cases| cases.get(case));
+        here.max(self.everywhere.get(case)).copied()
     }
 
     /// Counts by environment; `cases` are those that each environment has.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::RunOutcome;
-use crate::promotion::{Evidence, RunEvidence, Standing};
+use crate::promotion::{Evidence, RunEvidence, Standing, Times};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -387,6 +387,10 @@ fn what_is_told_of_a_source_that_has_vanished_is_not_heard_even_if_another_one_h
         source.late_edits(5);
         source.lost(3.0);
         source.project_told("former");
+        source.promotion(&Promotion {
+            as_of: Some(at(4)),
+            standings: [good("staging", at(4))].into(),
+        });
         source.kept(10, at(2));
         source.found_in_ledger(true);
         source.set_aside("damaged");
@@ -423,13 +427,11 @@ fn good(environment: &str, ended: Timestamp) -> Standing {
         is_failing: false,
         is_missing: false,
     };
-    Standing::of(
-        environment.into(),
-        evidence,
-        Some(ended),
-        None,
-        SignedDuration::from_hours(24),
-    )
+    let times = Times {
+        run_ended: Some(ended),
+        ..Times::default()
+    };
+    Standing::of(environment.into(), evidence, times, SignedDuration::from_hours(24))
 }
 
 #[test]

@@ -240,10 +240,12 @@ impl Empirical {
         let due = self.runs.table.due(self.now);
         let ask = match due.first() {
             Some(id) => Some(Ask::Details(*id)),
-            // Before the histories: their backlog may never end.
-            None if self.snoozes.are_due(self.now) => Some(Ask::Snoozes),
-            None if self.settings.cases.enabled => self.plan_cases(),
-            None => None,
+            // Before the histories, whose backlog may never end; but not twice in a row.
+            None if self.snoozes.are_due(self.now) && !self.snoozes.had_a_turn() => Some(Ask::Snoozes),
+            None => {
+                let cases = self.settings.cases.enabled.then(|| self.plan_cases()).flatten();
+                cases.or_else(|| self.snoozes.are_due(self.now).then_some(Ask::Snoozes))
+            }
         };
         self.backlog = due.len()
             + self
@@ -255,6 +257,9 @@ impl Empirical {
         }
         let ask = ask.or_else(|| self.plan_again())?;
         self.allowance.requests -= 1;
+        if matches!(ask, Ask::Snoozes) {
+            self.snoozes.take_a_turn();
+        }
         Some(ask)
     }
 
@@ -1242,7 +1247,7 @@ impl Empirical {
 
     /// After every answer: what it means for the round.
     fn go_on(&mut self, learned: &mut Learned) {
-        self.row_skipped |= learned.skips_rows();
+        self.row_skipped |= learned.skips_rows(SNOOZES);
         self.meet(learned);
         self.tell_active(learned);
         let cases = self.cases.take_refused();
@@ -1317,6 +1322,7 @@ impl Source for Empirical {
         self.now = now;
         self.allowance = allowance;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.snoozes.begin();
         self.runs.prune(now, self.lookback());
         let runs = &self.runs;
         self.after_snooze.retain(|id, _| runs.table.get(*id).is_some());

@@ -56,6 +56,9 @@ pub(super) struct Snoozes {
     /// The page that is asked for next, and what the pages before it told.
     page: usize,
     reading: Vec<Told>,
+    /// Whether they were asked for in the round before, and in this one.
+    had_a_turn: bool,
+    has_a_turn: bool,
     /// What the store has been told. `None`: nothing yet, by this process.
     told: Option<Option<Vec<Snooze>>>,
 }
@@ -68,8 +71,26 @@ impl Snoozes {
             memory: Memory::default(),
             page: 1,
             reading: Vec::new(),
+            had_a_turn: false,
+            has_a_turn: false,
             told: None,
         }
+    }
+
+    /// A round begins.
+    pub(super) fn begin(&mut self) {
+        self.had_a_turn = std::mem::take(&mut self.has_a_turn);
+    }
+
+    /// They are asked for in this round.
+    pub(super) fn take_a_turn(&mut self) {
+        self.has_a_turn = true;
+    }
+
+    /// Whether they were asked for in the round before: what waits comes first then, for a small budget may have room for one
+    /// of the two only.
+    pub(super) fn had_a_turn(&self) -> bool {
+        self.had_a_turn
     }
 
     /// Whether they are worth a request.
@@ -159,7 +180,10 @@ impl Snoozes {
             let were_known = std::mem::take(&mut self.memory) != Memory::default();
             return were_known.then_some(None);
         };
-        let read = self.memory.read?;
+        let Some(read) = self.memory.read else {
+            // Refused since: what was told before is not known any more.
+            return self.told.as_mut()?.take().map(|_| None);
+        };
         let age_max = interval.saturating_mul(INTERVALS_MAX);
         if now.duration_since(read) > age_max {
             self.memory.read = None;

@@ -1122,7 +1122,7 @@ impl SamplePlatform {
 
     /// After every answer: what it means for the round.
     fn go_on(&mut self, answered: bool, learned: &mut Learned) {
-        self.row_skipped |= learned.skips_rows();
+        self.row_skipped |= learned.skips_rows("");
         self.meet(learned);
         let cases = std::mem::take(&mut self.refused);
         if cases > 0 {

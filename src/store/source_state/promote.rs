@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{GroupState, SourceState};
 use crate::model::{CaseOutcome, Group, Name, OTHER, Run};
-use crate::promotion::{Evidence, RunEvidence, Settings, Standing};
+use crate::promotion::{Evidence, RunEvidence, Settings, Standing, Times};
 use crate::store::recent::Order;
 use crate::store::runs::{CaseIndex, KnownRun};
 use crate::store::snoozes::Snoozed;
@@ -24,7 +24,7 @@ struct Newest {
 struct Cases {
     is_failing: bool,
     is_missing: bool,
-    oldest_pass: Option<Timestamp>,
+    times: Times,
     /// By the newest run's results: how many passed or failed, how many of them failed, and how many of those are nobody's
     /// business.
     known: u64,
@@ -62,14 +62,11 @@ impl SourceState {
                 is_failing: cases.is_failing,
                 is_missing: cases.is_missing || run.is_some_and(|run| passes(run) == 0),
             };
-            let ended = run.and_then(|run| run.ended);
-            Standing::of(
-                environment.clone(),
-                evidence,
-                ended,
-                cases.oldest_pass,
-                settings.run_max_age,
-            )
+            let times = Times {
+                run_ended: run.and_then(|run| run.ended),
+                ..cases.times
+            };
+            Standing::of(environment.clone(), evidence, times, settings.run_max_age)
         };
         environments.into_iter().map(stand).collect()
     }
@@ -81,7 +78,10 @@ impl SourceState {
             let is_here = group.environment.is_empty() || group.environment == *environment;
             is_here && settings.counts(&group.branch)
         };
-        &**environment == OTHER || self.unread.elsewhere || self.unread.runs.iter().any(matters)
+        // A group that there was no room for could have been one of this environment.
+        self.groups.keys().any(|group| &*group.environment == OTHER)
+            || self.unread.elsewhere
+            || self.unread.runs.iter().any(matters)
     }
 
     /// Looks at the newest result of each case of an environment. Results alone decide here; a verdict that tells flakes
@@ -112,7 +112,8 @@ impl SourceState {
             let name = self.cases.info(case).map_or("", |info| &*info.name);
             let named_by = |rule: &regex::Regex| rule.is_match(id) || rule.is_match(name);
             let is_required = !settings.names_cases() || settings.required.iter().any(named_by);
-            let is_snoozed = snoozed.covers(environment, id);
+            let snoozed_until = snoozed.until(environment, id);
+            let is_snoozed = snoozed_until.is_some();
             let is_failing = newest.is_some_and(|newest| newest.outcome.is_failure());
             let is_passing = newest.is_some_and(|newest| newest.outcome.is_pass());
             if newest.is_some_and(|newest| Some(newest.order.1) == run.map(|run| run.id)) {
@@ -124,9 +125,16 @@ impl SourceState {
                 continue;
             }
             cases.is_failing |= is_failing && !is_snoozed;
+            if is_failing {
+                cases.times.failing_from = earliest(cases.times.failing_from, snoozed_until);
+            }
             let is_unclear = newest.is_some_and(|newest| newest.outcome == CaseOutcome::Unknown);
             // A case that is skipped is none that runs; one that is required by name has to.
-            cases.is_missing |= !is_snoozed && (is_unclear || settings.names_cases() && !is_passing && !is_failing);
+            let is_missing = is_unclear || settings.names_cases() && !is_passing && !is_failing;
+            cases.is_missing |= is_missing && !is_snoozed;
+            if is_missing {
+                cases.times.missing_from = earliest(cases.times.missing_from, snoozed_until);
+            }
             if !settings.names_cases() {
                 continue;
             }
@@ -134,13 +142,16 @@ impl SourceState {
                 *shown |= (is_passing || is_snoozed) && named_by(rule);
             }
             if let Some(newest) = newest.filter(|_| is_passing && !is_snoozed) {
-                let oldest = cases.oldest_pass.unwrap_or(Timestamp::MAX);
-                cases.oldest_pass = Some(oldest.min(newest.order.0));
+                cases.times.oldest_pass = earliest(cases.times.oldest_pass, Some(newest.order.0));
             }
         }
         cases.is_missing |= shown.contains(&false);
         cases
     }
+}
+
+fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// How many cases passed, by the run's own count.

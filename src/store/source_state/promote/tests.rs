@@ -444,7 +444,7 @@ proptest! {
             let newest = newest.expect("nothing can be promoted without a run");
             let told_at = &runs.iter().find(|(run, _)| run.id == newest.id).unwrap().1;
             prop_assert!(at(moment).duration_since(at(newest.ended)) < MAX_AGE, "overdue: {newest:?}");
-            let is_snoozed = |index: usize| snoozes.iter().any(|(case, until)| *case == index && *until > now);
+            let is_snoozed = |index: usize| snoozes.iter().any(|(case, until)| *case == index && *until > moment);
             prop_assert!(matches!(newest.outcome, RunOutcome::Passed | RunOutcome::Failed), "{newest:?}");
             for (index, told_at) in told_at.iter().enumerate() {
                 let is_told = |outcome: CaseOutcome| outcome == CaseOutcome::Skipped || *told_at <= place;
