@@ -99,6 +99,9 @@ fn a_changed_source_learns_no_more_than_has_changed() {
         ("cases: { enabled: false }", "a changes reading"),
         ("cases: { discovery: static, ids: [x] }", "a changes reading"),
         ("cases: { batch_size: 5 }", "a changes reading"),
+        ("snoozes: { enabled: true }", "a changes reading"),
+        ("gate: { enabled: true }", "a changes"),
+        ("health: { quiet_after: 1d }", "a changes"),
         ("token: another; lookback: 2d", "a changes connection reading"),
     ] {
         check("a:", &format!("a: {key}"), expected);
