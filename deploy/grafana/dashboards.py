@@ -282,9 +282,10 @@ SUITE_DASHBOARD = dashboard("testrun-suite", "Test runs / Suite", "One environme
     failing_cases(SUITE, 100),
     graph("Cases by verdict", "Which have to be repaired, and which cannot be trusted. In whatever branch; complete above the series budget.",
           [target(f'sum by (verdict) (testrun_cases{{{SOURCE},environment=~"$environment"}}) > 0', "{{verdict}}")], stacked=True),
-    table("Cases that have regressed", "Passed before, and fail on one commit after the other: how likely it is no flake.",
+    table("Cases that have regressed", "Passed before, and fail on one commit after the other: how likely it is no flake. Without snoozed ones.",
           [target(with_names(f'max by (job, instance, source, environment, branch, case) (testrun_case_regression_probability{{{SUITE}}})'
-                             f' and on (job, instance, source, environment, branch, case) testrun_case_verdict{{{SUITE},verdict="regressed"}}'),
+                             f' and on (job, instance, source, environment, branch, case) testrun_case_verdict{{{SUITE},verdict="regressed"}}'
+                             f' unless on (job, instance, source, environment, branch, case) testrun_case_snoozed{{{SUITE}}}'),
                   instant=True, table=True)],
           {"name": "Case", "Value": "No flake", "suite": "Suite", "source": "Source", "environment": "Environment", "branch": "Branch",
            "case": "Id"}, width=12, sort="No flake", hidden=["file"], overrides=[
