@@ -19,7 +19,7 @@ const RATE_MIN: f64 = 0.000_3;
 const RATE_MAX: f64 = 0.7;
 
 /// The Beta prior of the flake rate: half of all cases flake in less than one of a thousand results, one in eight in more than
-/// one of ten; on average one result in thirty.
+/// one of ten; on average one result in 26.
 const PRIOR: (f64, f64) = (0.12, 3.0);
 
 /// How likely a new commit breaks a case that works: one case in 300.
