@@ -26,7 +26,7 @@ fn main() {
         .unwrap_or(50);
     let settings = Settings::default();
     let started = Instant::now();
-    let all = Score::of(Plan::varied(100, 90), 0..seeds, &settings);
+    let all = Score::of(Plan::varied((100, 100), 90), 0..seeds, &settings);
     let took = started.elapsed();
     println!(
         "{seeds} varied suites of 100 cases over 90 days, {} verdicts in {took:.1?}\n",
@@ -49,7 +49,7 @@ fn main() {
 }
 
 fn combinations() -> [(&'static str, Plan); 5] {
-    let plan = Plan::varied(100, 90);
+    let plan = Plan::varied((100, 100), 90);
     let of = |runs, retries, signatures| Plan {
         commits_a_day: Some(4),
         runs_a_commit: Some(runs),

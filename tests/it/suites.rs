@@ -13,7 +13,8 @@ use testrun_exporter::model::{CaseOutcome, Verdict};
 /// How a suite is drawn. What is `None` is drawn from the seed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    pub(crate) cases: usize,
+    /// From so many to so many, by the seed.
+    pub(crate) cases: (usize, usize),
     pub(crate) days: u32,
     pub(crate) commits_a_day: Option<u32>,
     pub(crate) runs_a_commit: Option<u32>,
@@ -24,7 +25,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) const fn varied(cases: usize, days: u32) -> Self {
+    pub(crate) const fn varied(cases: (usize, usize), days: u32) -> Self {
         Self {
             cases,
             days,
@@ -266,7 +267,9 @@ impl Suite {
         let repairs = 1.0 / dice.random_range(2.0..10.0);
         let (outages, errors) = (dice.random_range(0.0..0.02), dice.random_range(0.0..0.03));
         let skips = dice.random_range(0.0..0.05);
-        let cases = (0..plan.cases).map(|_| {
+        // By dice of its own: a larger suite begins like a smaller one.
+        let size = Xoshiro256PlusPlus::seed_from_u64(seed).random_range(plan.cases.0..=plan.cases.1);
+        let cases = (0..size).map(|_| {
             let kind = dice.random_range(0..20);
             let drawn = match kind {
                 0..10 => 0.0,
