@@ -83,6 +83,25 @@ pub struct Evidence {
     pub is_missing: bool,
 }
 
+#[cfg(test)]
+impl Evidence {
+    /// With nothing against a promotion.
+    pub(crate) fn good() -> Self {
+        let run = RunEvidence {
+            outcome: RunOutcome::Passed,
+            is_counted: true,
+            is_complete: true,
+            is_excused: false,
+        };
+        Self {
+            run: Some(run),
+            is_unread: false,
+            is_failing: false,
+            is_missing: false,
+        }
+    }
+}
+
 /// What time alone will change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
@@ -260,18 +279,7 @@ mod tests {
 
     #[test]
     fn a_run_whose_end_nobody_knows_is_overdue_and_a_bound_beyond_time_is_over() {
-        let run = RunEvidence {
-            outcome: RunOutcome::Passed,
-            is_counted: true,
-            is_complete: true,
-            is_excused: false,
-        };
-        let evidence = Evidence {
-            run: Some(run),
-            is_unread: false,
-            is_failing: false,
-            is_missing: false,
-        };
+        let evidence = Evidence::good();
         let overdue = |ended, max_age| {
             let times = Times {
                 run_ended: ended,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cases::{Cases, Row};
 use super::recent::Order;
-use super::runs::CaseIndex;
+use super::runs::{CaseIndex, CaseSet};
 use crate::model::Name;
 
 /// A case that goes on under another id.
@@ -90,6 +90,10 @@ impl Renames {
                 alike.entry(text).or_default().push(*case);
             }
         }
+        let mut continued = CaseSet::default();
+        for link in self.links.values() {
+            continued.insert(link.old);
+        }
         for same_time in news.chunk_by(|a, b| first(*a) == first(*b)) {
             let mut claims: Vec<(CaseIndex, Link)> = Vec::new();
             for case in same_time {
@@ -98,10 +102,9 @@ impl Renames {
                 let Some((known, from)) = known.zip(first(*case)) else {
                     continue;
                 };
-                let is_continued = |old: CaseIndex| self.links.values().any(|link| link.old == old);
                 let has_stopped = |old: &&CaseIndex| {
                     let newest = rows.get(*old).and_then(|row| row.recent.newest());
-                    **old != *case && newest.is_some_and(|newest| newest < from) && !is_continued(**old)
+                    **old != *case && newest.is_some_and(|newest| newest < from) && !continued.contains(**old)
                 };
                 let mut stopped = known.iter().filter(has_stopped);
                 if let (Some(old), None) = (stopped.next(), stopped.next()) {
@@ -111,6 +114,7 @@ impl Renames {
             for (case, link) in &claims {
                 if claims.iter().filter(|(_, other)| other.old == link.old).count() == 1 {
                     self.links.insert(*case, *link);
+                    continued.insert(link.old);
                 }
             }
         }
@@ -130,14 +134,14 @@ impl Renames {
     }
 
     /// The cases that are kept for the sake of what they have become, as far as `lives` says so.
-    pub(super) fn kept_by(&self, lives: impl Fn(CaseIndex) -> bool) -> Vec<CaseIndex> {
-        let mut kept = Vec::new();
+    pub(super) fn kept_by(&self, lives: impl Fn(CaseIndex) -> bool) -> CaseSet {
+        let mut kept = CaseSet::default();
         for successor in self.links.keys().filter(|successor| lives(**successor)) {
             let mut case = *successor;
             // No chain is longer than there are links.
             for _ in 0..self.links.len() {
                 let Some(link) = self.links.get(&case) else { break };
-                kept.push(link.old);
+                kept.insert(link.old);
                 case = link.old;
             }
         }

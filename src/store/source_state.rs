@@ -626,7 +626,7 @@ impl SourceState {
             let kept = group
                 .renames
                 .kept_by(|case| group.rows.get(&case).is_some_and(|row| lives(row)));
-            group.rows.retain(|case, row| lives(row) || kept.contains(case));
+            group.rows.retain(|case, row| lives(row) || kept.contains(*case));
             if group.rows.len() != rows {
                 group.sorted.clear();
                 group.renames.forget(&group.rows);

@@ -1,6 +1,5 @@
 use super::*;
-use crate::model::RunOutcome;
-use crate::promotion::{Evidence, RunEvidence, Standing, Times};
+use crate::promotion::{Evidence, Standing, Times};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -415,23 +414,16 @@ fn gates(own: &Own, now: Timestamp) -> String {
 }
 
 fn good(environment: &str, ended: Timestamp) -> Standing {
-    let run = RunEvidence {
-        outcome: RunOutcome::Passed,
-        is_counted: true,
-        is_complete: true,
-        is_excused: false,
-    };
-    let evidence = Evidence {
-        run: Some(run),
-        is_unread: false,
-        is_failing: false,
-        is_missing: false,
-    };
     let times = Times {
         run_ended: Some(ended),
         ..Times::default()
     };
-    Standing::of(environment.into(), evidence, times, SignedDuration::from_hours(24))
+    Standing::of(
+        environment.into(),
+        Evidence::good(),
+        times,
+        SignedDuration::from_hours(24),
+    )
 }
 
 #[test]
