@@ -20,6 +20,9 @@ use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Stor
 /// cost, and of two formats a server asks for one. Longer than any scrape interval.
 const PACKED_SECONDS: i64 = 900;
 
+/// Data that are too old leave the page by then, even if the wall clock was set forward or the machine slept.
+const WITHDRAWAL_LATE_MAX: SignedDuration = SignedDuration::from_secs(30);
+
 /// Nobody has asked yet.
 const NEVER: i64 = i64::MIN;
 
@@ -344,23 +347,23 @@ impl Publisher {
         }
     }
 
-    fn stale_at(&self, source: &SourceSnapshot) -> Option<Timestamp> {
-        let place = self
-            .store
-            .sources()
-            .iter()
-            .position(|state| state.spec().name == source.source)?;
-        source.as_of.checked_add(*self.stale_after.get(place)?).ok()
+    fn place(&self, source: &SourceSnapshot) -> Option<usize> {
+        let mut states = self.store.sources().iter();
+        states.position(|state| state.spec().name == source.source)
     }
 
-    /// When the next source's data become too old.
+    fn stale_at(&self, source: &SourceSnapshot) -> Option<Timestamp> {
+        let stale_after = *self.stale_after.get(self.place(source)?)?;
+        source.as_of.checked_add(stale_after).ok()
+    }
+
+    /// When the next source of the page is to leave it: perhaps it should have already. And soon in any case, because the
+    /// clock that is waited on and the one that ages the data may part.
     fn next_withdrawal(&self, snapshot: &Snapshot, now: Timestamp) -> Option<Timestamp> {
-        snapshot
-            .sources
-            .iter()
-            .filter_map(|source| self.stale_at(source))
-            .filter(|at| *at > now)
-            .min()
+        let is_on_page = |source: &&Arc<SourceSnapshot>| self.place(source).is_some_and(|place| self.on_page[place]);
+        let on_page = snapshot.sources.iter().filter(is_on_page);
+        let at = on_page.filter_map(|source| self.stale_at(source)).min()?;
+        Some(at.min(now.checked_add(WITHDRAWAL_LATE_MAX).unwrap_or(at)))
     }
 }
 
@@ -418,68 +421,81 @@ mod tests {
         assert_eq!(publication.packed(at(-5)), Format::ALL, "the clock was set back");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_scrape_sees_no_zeros_of_a_source_that_is_not_on_the_page() {
-        let began = tokio::time::Instant::now();
-        let wall: Wall = Arc::new(move || at(0) + SignedDuration::try_from(began.elapsed()).unwrap());
-        let publication = Arc::new(Publication::default());
-        let publisher = Publisher::new(None, Arc::clone(&publication), Arc::clone(&wall));
-        let (sender, updates) = mpsc::channel(8);
-        let (changer, changes) = mpsc::channel(1);
-        tokio::spawn(publisher.run(updates, changes));
-        let build = BuildInfo {
-            version: "1",
-            revision: "2",
-            rustc_version: "3",
-        };
-        let info = SourceInfo {
-            kind: "empirical",
-            base_url: "https://api.example.test".parse().unwrap(),
-            poll_interval: Duration::from_secs(5),
-            stale_after: Duration::from_secs(20),
-        };
-        let spec = SourceSpec {
-            name: "shop".into(),
-            limits: Limits {
-                cases_max: 10,
-                retention: Duration::from_secs(86_400),
-                series_ttl: Duration::from_secs(86_400),
-            },
-            ..SourceSpec::default()
-        };
-        let member = Member {
-            unit: 0,
-            spec,
-            begins: None,
-            identity: Identity {
-                name: "shop".to_owned(),
+    /// A publisher that knows one source, which may be silent for 20 s.
+    struct Bench {
+        publication: Arc<Publication>,
+        wall: Wall,
+        sender: mpsc::Sender<Message>,
+        _changer: mpsc::Sender<Change>,
+    }
+
+    impl Bench {
+        async fn new(wall: Wall) -> Self {
+            let publication = Arc::new(Publication::default());
+            let publisher = Publisher::new(None, Arc::clone(&publication), Arc::clone(&wall));
+            let (sender, updates) = mpsc::channel(8);
+            let (changer, changes) = mpsc::channel(1);
+            tokio::spawn(publisher.run(updates, changes));
+            let info = SourceInfo {
                 kind: "empirical",
-                base_url: String::new(),
-            },
-            own: Own::new(build).unwrap().source("shop", &info),
-            lookback: SignedDuration::from_hours(24),
-            stale_after: SignedDuration::from_secs(20),
-        };
-        let (done, shown) = oneshot::channel();
-        let change = Change {
-            members: vec![member],
-            series_budget: 1_000,
-            done,
-        };
-        assert!(changer.send(change).await.is_ok());
-        shown.await.unwrap();
-        let text = || String::from_utf8(publication.rendered.load().text.to_text()).unwrap();
-        // The next page, whatever brings it.
-        let turned = async || {
-            let before = publication.rendered.load_full();
-            while Arc::ptr_eq(&before, &publication.rendered.load_full()) {
+                base_url: "https://api.example.test".parse().unwrap(),
+                poll_interval: Duration::from_secs(5),
+                stale_after: Duration::from_secs(20),
+            };
+            let spec = SourceSpec {
+                name: "shop".into(),
+                limits: Limits {
+                    cases_max: 10,
+                    retention: Duration::from_secs(86_400),
+                    series_ttl: Duration::from_secs(86_400),
+                },
+                ..SourceSpec::default()
+            };
+            let member = Member {
+                unit: 0,
+                spec,
+                begins: None,
+                identity: Identity {
+                    name: "shop".to_owned(),
+                    kind: "empirical",
+                    base_url: String::new(),
+                },
+                own: own().source("shop", &info),
+                lookback: SignedDuration::from_hours(24),
+                stale_after: SignedDuration::from_secs(20),
+            };
+            let (done, shown) = oneshot::channel();
+            let change = Change {
+                members: vec![member],
+                series_budget: 1_000,
+                done,
+            };
+            assert!(changer.send(change).await.is_ok());
+            shown.await.unwrap();
+            Self {
+                publication,
+                wall,
+                sender,
+                _changer: changer,
+            }
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.publication.rendered.load().text.to_text()).unwrap()
+        }
+
+        /// The next page, whatever brings it.
+        async fn turned(&self) {
+            let before = self.publication.rendered.load_full();
+            while Arc::ptr_eq(&before, &self.publication.rendered.load_full()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        };
-        let round = async |facts: Vec<Fact>| {
+        }
+
+        async fn round(&self, facts: Vec<Fact>) {
             let ended = Update::RoundEnded {
                 result: RoundResult::Success,
-                at: wall(),
+                at: (self.wall)(),
             };
             for update in [Update::Facts(facts), ended] {
                 let message = Message {
@@ -487,27 +503,84 @@ mod tests {
                     update,
                     memory: None,
                 };
-                assert!(sender.send(message).await.is_ok());
+                assert!(self.sender.send(message).await.is_ok());
             }
-            turned().await;
+            self.turned().await;
+        }
+    }
+
+    fn own() -> Own {
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
         };
-        round(Vec::new()).await;
-        round(vec![finished_run(at(-5))]).await;
+        Own::new(build).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_sees_no_zeros_of_a_source_that_is_not_on_the_page() {
+        let began = tokio::time::Instant::now();
+        let bench = Bench::new(Arc::new(move || {
+            at(0) + SignedDuration::try_from(began.elapsed()).unwrap()
+        }))
+        .await;
+        bench.round(Vec::new()).await;
+        bench.round(vec![finished_run(at(-5))]).await;
         let counted = |count: u32| {
             format!(
                 "testrun_runs_total{{source=\"shop\",environment=\"prod\",branch=\"main\",outcome=\"passed\"}} {count}\n"
             )
         };
-        assert!(text().contains(&counted(0)), "{}", text());
-        turned().await;
-        assert!(!text().contains("shop"), "withdrawn: {}", text());
-        publication.scraped(publication.rendered.load().generation);
+        assert!(bench.text().contains(&counted(0)), "{}", bench.text());
+        bench.turned().await;
+        assert!(!bench.text().contains("shop"), "withdrawn: {}", bench.text());
+        let scraped = || bench.publication.scraped(bench.publication.rendered.load().generation);
+        scraped();
         tokio::time::sleep(Duration::from_secs(5)).await;
-        round(Vec::new()).await;
-        assert!(text().contains(&counted(0)), "{}", text());
-        publication.scraped(publication.rendered.load().generation);
-        turned().await;
-        assert!(text().contains(&counted(1)), "{}", text());
+        bench.round(Vec::new()).await;
+        assert!(bench.text().contains(&counted(0)), "{}", bench.text());
+        scraped();
+        bench.turned().await;
+        assert!(bench.text().contains(&counted(1)), "{}", bench.text());
+    }
+
+    /// The wall clock goes a little slower than the one that is waited on, and it goes on while a page is made: at whatever
+    /// moment between two readings the data become too old, they leave.
+    #[tokio::test(start_paused = true)]
+    async fn data_leave_in_time_whatever_the_two_clocks_do() {
+        for micros in (200..12_000).step_by(200) {
+            let began = tokio::time::Instant::now();
+            let readings = AtomicI64::new(0);
+            let bench = Bench::new(Arc::new(move || {
+                let read = readings.fetch_add(1, Ordering::Relaxed);
+                let elapsed = SignedDuration::try_from(began.elapsed()).unwrap();
+                at(0) + elapsed - elapsed / 2_000 + SignedDuration::from_micros(micros) * i32::try_from(read).unwrap()
+            }))
+            .await;
+            bench.round(vec![finished_run(at(-5))]).await;
+            assert!(bench.text().contains("shop"), "{}", bench.text());
+            tokio::time::sleep(Duration::from_secs(21)).await;
+            assert!(!bench.text().contains("shop"), "{micros}: {}", bench.text());
+        }
+    }
+
+    /// The machine has slept, say.
+    #[tokio::test(start_paused = true)]
+    async fn data_leave_soon_after_the_wall_clock_has_leapt() {
+        let began = tokio::time::Instant::now();
+        let leap = Arc::new(AtomicI64::new(0));
+        let leapt = Arc::clone(&leap);
+        let bench = Bench::new(Arc::new(move || {
+            let elapsed = SignedDuration::try_from(began.elapsed()).unwrap();
+            // A day is much to wait for: the source may be silent for 20 s of the wall clock, which crawls.
+            at(0) + elapsed / 1_000 + SignedDuration::from_secs(leapt.load(Ordering::Relaxed))
+        }))
+        .await;
+        bench.round(vec![finished_run(at(-5))]).await;
+        leap.store(3_600, Ordering::Relaxed);
+        tokio::time::sleep(WITHDRAWAL_LATE_MAX.unsigned_abs() + Duration::from_secs(1)).await;
+        assert!(!bench.text().contains("shop"), "{}", bench.text());
     }
 
     fn finished_run(ended: Timestamp) -> Fact {
@@ -538,12 +611,7 @@ mod tests {
         let (sender, updates) = mpsc::channel(1);
         let (_changer, changes) = mpsc::channel(1);
         let running = tokio::spawn(publisher.run(updates, changes));
-        let build = BuildInfo {
-            version: "1",
-            revision: "2",
-            rustc_version: "3",
-        };
-        let ends = Ends::new(Own::new(build).unwrap());
+        let ends = Ends::new(own());
         // Republishes, since nothing else does here, and waits for it.
         let republished = async |format: Format| {
             let before = publication.rendered.load_full();
