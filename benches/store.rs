@@ -69,6 +69,7 @@ fn main() {
     let name = "shop".into();
     let (error_codes, active_states) = (ErrorCode::ALL, ActiveState::ALL);
     let mut state = SourceState::new(SourceSpec {
+        created_timestamps: false,
         name,
         error_codes,
         active_states,

@@ -79,6 +79,9 @@ pub struct Flags {
     /// Offer POST /-/reload, which reads the configuration anew as a SIGHUP does
     #[arg(long = "web.enable-lifecycle", action = ArgAction::SetTrue, global = true)]
     pub enable_lifecycle: bool,
+    /// In OpenMetrics, tell when each counter began (_created): one more series for each counter, histogram and summary
+    #[arg(long = "web.created-timestamps", action = ArgAction::SetTrue, global = true)]
+    pub created_timestamps: bool,
     /// What is logged: error, warn, info, debug or trace [default: info]
     #[arg(long = "log.level", value_name = "LEVEL", global = true)]
     pub log_level: Option<String>,
@@ -96,6 +99,7 @@ impl Flags {
             telemetry_path: self.telemetry_path.clone(),
             web_config_file: self.web_config_file.clone(),
             enable_lifecycle: self.enable_lifecycle,
+            created_timestamps: self.created_timestamps,
             log_level: self.log_level.clone(),
             log_format: self.log_format.clone(),
         }

@@ -86,6 +86,7 @@ pub async fn demo(web: WebSettings) -> anyhow::Result<ExitCode> {
     let overrides = Overrides {
         telemetry_path: Some(web.telemetry_path),
         web_config_file: web.config_file.map(|file| file.display().to_string()),
+        created_timestamps: web.created_timestamps,
         ..Overrides::default()
     };
     let config = config::load(None, variables, &overrides).map_err(|problems| anyhow::anyhow!("{problems}"))?;

@@ -292,7 +292,10 @@ pub(super) fn difference(now: &SourceConfig, next: &SourceConfig) -> Difference 
     let connection = format!("{:?}", now.transport) != format!("{:?}", next.transport)
         || !now.transport.credential.is(&next.transport.credential);
     let reading = format!("{:?}", now.source) != format!("{:?}", next.source);
-    if connection || reading || now.poll != next.poll || now.promotion != next.promotion || now.health != next.health {
+    let shown = now.promotion != next.promotion
+        || now.health != next.health
+        || now.created_timestamps != next.created_timestamps;
+    if connection || reading || shown || now.poll != next.poll {
         Difference::Changed { connection, reading }
     } else {
         Difference::Same
@@ -356,6 +359,7 @@ fn spec(source: &SourceConfig) -> SourceSpec {
         limits,
         promotion: source.promotion.clone(),
         health: source.health.clone(),
+        created_timestamps: source.created_timestamps,
     }
 }
 

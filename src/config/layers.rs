@@ -36,6 +36,8 @@ pub struct Overrides {
     pub web_config_file: Option<String>,
     /// `--web.enable-lifecycle`; when it is not given, the environment and the file decide.
     pub enable_lifecycle: bool,
+    /// `--web.created-timestamps`; the same.
+    pub created_timestamps: bool,
     /// `--log.level`
     pub log_level: Option<String>,
     /// `--log.format`
@@ -283,7 +285,8 @@ fn is_service_link(key: &str) -> bool {
 }
 
 fn from_flags(overrides: &Overrides) -> WrittenValues {
-    let lifecycle = overrides.enable_lifecycle.then(|| "true".to_owned());
+    let yes = |given: bool| given.then(|| "true".to_owned());
+    let (lifecycle, created) = (yes(overrides.enable_lifecycle), yes(overrides.created_timestamps));
     let given = [
         (
             "--web.listen-address",
@@ -297,6 +300,7 @@ fn from_flags(overrides: &Overrides) -> WrittenValues {
         ),
         ("--web.config.file", ["web", "config_file"], &overrides.web_config_file),
         ("--web.enable-lifecycle", ["web", "enable_lifecycle"], &lifecycle),
+        ("--web.created-timestamps", ["web", "created_timestamps"], &created),
         ("--log.level", ["log", "level"], &overrides.log_level),
         ("--log.format", ["log", "format"], &overrides.log_format),
     ];
@@ -305,10 +309,9 @@ fn from_flags(overrides: &Overrides) -> WrittenValues {
     for (flag, path, text) in given {
         let Some(text) = text else { continue };
         let path: KeyPath = path.map(str::to_owned).to_vec();
-        let value = if flag == "--web.enable-lifecycle" {
-            Value::from(true)
-        } else {
-            Value::from(text.as_str())
+        let value = match flag {
+            "--web.enable-lifecycle" | "--web.created-timestamps" => Value::from(true),
+            _ => Value::from(text.as_str()),
         };
         insert(&mut values, &path, value);
         written.insert(

@@ -111,6 +111,8 @@ pub struct WebSettings {
     pub config_file: Option<PathBuf>,
     /// Whether `POST /-/reload` is there.
     pub enable_lifecycle: bool,
+    /// Whether counters tell when they began.
+    pub created_timestamps: bool,
 }
 
 impl WebSettings {
@@ -143,6 +145,8 @@ pub struct SourceConfig {
     pub promotion: Option<promotion::Settings>,
     /// How its cases are judged.
     pub health: health::Settings,
+    /// [`WebSettings::created_timestamps`], for the store to know.
+    pub created_timestamps: bool,
 }
 
 impl SourceConfig {
@@ -179,7 +183,10 @@ pub fn load(
     let (web, log) = read_process(&mut root);
     let state = read_state(root.section("state"));
     let series_budget = root.take("series_budget").and_then(|item| item.whole(&SERIES_BUDGET));
-    let sources = read_sources(root.section("sources"));
+    let mut sources = read_sources(root.section("sources"));
+    for source in &mut sources {
+        source.created_timestamps = web.created_timestamps;
+    }
     root.finish();
     checked(reader)?;
     Ok(Config {
@@ -233,12 +240,14 @@ fn read_web(mut web: Section<'_>) -> WebSettings {
     let telemetry_path = web.take("telemetry_path").and_then(|item| telemetry_path(&item));
     let config_file = web.take("config_file").and_then(|item| web_config_file(&item));
     let enable_lifecycle = web.take("enable_lifecycle").and_then(|item| item.truth());
+    let created_timestamps = web.take("created_timestamps").and_then(|item| item.truth());
     web.finish();
     WebSettings {
         listen_address: listen_address.unwrap_or(LISTEN_ADDRESS_DEFAULT),
         telemetry_path: telemetry_path.unwrap_or_else(|| TELEMETRY_PATH_DEFAULT.to_owned()),
         config_file,
         enable_lifecycle: enable_lifecycle.unwrap_or_default(),
+        created_timestamps: created_timestamps.unwrap_or_default(),
     }
 }
 

@@ -156,6 +156,7 @@ pub(super) fn read_source(name: &str, mut source: Section<'_>) -> Option<(Source
             source,
             promotion,
             health,
+            created_timestamps: false,
         },
         token,
     ))

@@ -786,6 +786,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     let config = setup.load(&environment, &overrides).unwrap();
     assert_eq!(config.web.listen_address, "0.0.0.0:3".parse().unwrap());
     assert_eq!(config.web.telemetry_path, "/environment");
+    assert!(!config.web.created_timestamps && !config.sources[0].created_timestamps);
     assert_eq!(
         config.log,
         logging::Settings {
@@ -793,6 +794,30 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
             format: logging::Format::Json
         }
     );
+}
+
+#[test]
+fn who_asks_when_counters_began_is_told_of_all_sources() {
+    let asked = |head: &str, environment: &[(&str, &str)], created_timestamps: bool| {
+        let overrides = Overrides {
+            created_timestamps,
+            ..Overrides::default()
+        };
+        let config = Setup::new(&beside(head)).load(environment, &overrides).unwrap();
+        assert!(!config.sources.is_empty());
+        assert!(
+            config
+                .sources
+                .iter()
+                .all(|source| source.created_timestamps == config.web.created_timestamps)
+        );
+        config.web.created_timestamps
+    };
+    let environment = [("TESTRUN_EXPORTER_WEB__CREATED_TIMESTAMPS", "false")];
+    assert!(!asked("", &[], false));
+    assert!(asked("web: { created_timestamps: true }", &[], false));
+    assert!(!asked("web: { created_timestamps: true }", &environment, false));
+    assert!(asked("web: { created_timestamps: false }", &environment, true));
 }
 
 #[test]
@@ -1051,6 +1076,7 @@ fn a_running_process_goes_on_under_other_sources_but_not_at_another_place() {
     };
     check("", &[]);
     check("log: { level: debug }\nseries_budget: 7", &[]);
+    check("web: { created_timestamps: true }", &[]);
     check("log: { format: json }", &["log.format"]);
     check("state: { directory: /ledger }", &["state.directory"]);
     check(

@@ -22,8 +22,8 @@ const WRITTEN_BYTES: usize = 32 * 1024;
 /// How one family's samples are written for one kind of rows.
 pub(crate) struct Column<R> {
     pub(crate) family: &'static Family,
-    /// Whether its samples, not only its head, differ from one format to the other.
-    pub(crate) varies: bool,
+    /// Whether the samples of these rows, not only the head, differ from one format to the other.
+    pub(crate) varies: fn(&[R]) -> bool,
     pub(crate) write: fn(&mut Samples<'_>, &str, &R),
 }
 
@@ -245,7 +245,7 @@ impl Table {
                 Part {
                     segment,
                     twin: Some(twin),
-                    is_twin: !column.varies,
+                    is_twin: !(column.varies)(of_block),
                     serial: *serial,
                     write: move |text: &mut String| {
                         let labels = labels.get_or_insert_with(|| Labels::of(of_block, source_labels));

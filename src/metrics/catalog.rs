@@ -538,9 +538,9 @@ are the same in both, so that a query need not know. What differs is beside them
 under its name without `_total`, calls `_info` metrics info and not gauges, tells units, and writes bounds of buckets like
 `le=\"60.0\"`, which Prometheus 3 makes of `le=\"60\"` too. It alone has exemplars: a counter by outcome and a bucket of
 `testrun_run_duration_seconds` and `testrun_run_queue_duration_seconds` name the run that moved them last (`run_id`, and
-`build_url` where it fits into the 128 characters that the format allows), with the time that it ended. There are no
-`_created` series: counters start at 0 and are shown there before they move, which is what these would be for. One-hot gauges
-are gauges in both, because a state set would have to name its label like itself.
+`build_url` where it fits into the 128 characters that the format allows), with the time that it ended. When a
+platform's counter began (`_created`) is told in OpenMetrics if `web.created_timestamps` says so; without that counters are
+still shown at 0 before they move, which is what most want it for. One-hot gauges are gauges in both, because a state set would have to name its label like itself.
 
 ## Labels
 

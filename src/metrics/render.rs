@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::health::Health;
 use crate::metrics::blocks::{Column, Row, Table};
@@ -30,7 +31,7 @@ pub struct Rendered {
     pub text: Exposition,
     /// In OpenMetrics.
     pub open_metrics: Exposition,
-    /// Series by family, families without any left out.
+    /// Series by family, as in the text format; families without any left out.
     pub series: Vec<(&'static str, u64)>,
 }
 
@@ -122,8 +123,8 @@ impl Renderer {
             (text, series) = self.assemble(Format::Text, packed);
             (open_metrics, _) = self.assemble(Format::OpenMetrics, packed);
         } else {
-            (open_metrics, series) = self.assemble(Format::OpenMetrics, packed);
-            (text, _) = self.assemble(Format::Text, packed);
+            (open_metrics, _) = self.assemble(Format::OpenMetrics, packed);
+            (text, series) = self.assemble(Format::Text, packed);
         }
         for tables in self.sources.values_mut() {
             tables.cases.written();
@@ -291,6 +292,7 @@ impl Row for CaseRow {
             failing_since,
             health,
             counted,
+            created,
         } = self;
         let same_health = |(a, b): (&Option<Arc<Health>>, &Option<Arc<Health>>)| match (a, b) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
@@ -307,7 +309,7 @@ impl Row for CaseRow {
             && last == &other.last
             && (last_pass, consecutive_failures, snoozed)
                 == (&other.last_pass, &other.consecutive_failures, &other.snoozed)
-            && failing_since == &other.failing_since
+            && (failing_since, created) == (&other.failing_since, &other.created)
             && same_health((health, &other.health))
             && same_name(environment, &other.group.environment)
             && same_name(branch, &other.group.branch)
@@ -329,25 +331,31 @@ impl Row for CaseRow {
 
     const COLUMNS: &'static [Column<Self>] = &[
         Column {
-            varies: true,
+            // There may be exemplars.
+            varies: |_| true,
             ..column(&catalog::CASE_RESULTS_TOTAL, |out, labels, row| {
                 for outcome in CaseOutcome::ALL {
                     let by = row.counted[outcome.index()].as_deref().map(|run| exemplar(run, 1.0));
-                    out.put_counted(
-                        labels,
-                        ("outcome", outcome.label()),
-                        row.counts.results[outcome.index()],
-                        by,
-                    );
+                    let (extra, count) = (("outcome", outcome.label()), row.counts.results[outcome.index()]);
+                    out.put_counted(labels, extra, count, by);
+                    out.put_created(labels, &[extra], row.created);
                 }
             })
         },
-        column(&catalog::CASE_RETRIES_TOTAL, |out, labels, row| {
-            out.put(labels, row.counts.retries)
-        }),
-        column(&catalog::CASE_DURATION_SECONDS, |out, labels, row| {
-            out.put_sum_and_count(labels, row.counts.duration_sum, row.counts.duration_count);
-        }),
+        Column {
+            varies: tell_created,
+            ..column(&catalog::CASE_RETRIES_TOTAL, |out, labels, row| {
+                out.put(labels, row.counts.retries);
+                out.put_created(labels, &[], row.created);
+            })
+        },
+        Column {
+            varies: tell_created,
+            ..column(&catalog::CASE_DURATION_SECONDS, |out, labels, row| {
+                out.put_sum_and_count(labels, row.counts.duration_sum, row.counts.duration_count);
+                out.put_created(labels, &[], row.created);
+            })
+        },
         column(&catalog::CASE_LAST_OUTCOME, |out, labels, row| {
             if let Some(last) = &row.last {
                 out.put_with(labels, "outcome", last.outcome.label(), 1);
@@ -429,6 +437,10 @@ impl Row for CaseRow {
     ];
 }
 
+fn tell_created(rows: &[CaseRow]) -> bool {
+    rows.iter().any(|row| row.created.is_some())
+}
+
 /// Most cases have none of most things, and a series that says so says nothing.
 fn put_unless_zero(out: &mut Samples<'_>, labels: &str, row: &CaseRow, count: impl Fn(&Health) -> u64) {
     if let Some(count) = row.health.as_deref().map(count).filter(|count| *count > 0) {
@@ -470,7 +482,7 @@ impl Row for CaseInfo {
 const fn column<R>(family: &'static Family, write: fn(&mut Samples<'_>, &str, &R)) -> Column<R> {
     Column {
         family,
-        varies: false,
+        varies: |_| false,
         write,
     }
 }
@@ -544,7 +556,9 @@ fn write_runs(page: &mut Page, sources: &[Prepared<'_>]) {
         for (labels, row) in groups(sources) {
             for outcome in RunOutcome::ALL {
                 let by = row.counted[outcome.index()].as_deref().map(|run| exemplar(run, 1.0));
-                out.put_counted(labels, ("outcome", outcome.label()), row.runs[outcome.index()], by);
+                let extra = ("outcome", outcome.label());
+                out.put_counted(labels, extra, row.runs[outcome.index()], by);
+                out.put_created(labels, &[extra], row.created);
             }
         }
     });
@@ -562,32 +576,42 @@ fn write_runs(page: &mut Page, sources: &[Prepared<'_>]) {
     page.family(&catalog::RUN_ERRORS_TOTAL, |out| {
         for source in sources {
             for (labels, environment) in &source.environments {
-                let counts = source.source.run_errors.get(*environment);
+                let errors = source.source.run_errors.get(*environment);
                 for code in source.source.error_codes {
-                    let count = counts.map_or(0, |counts| counts[code.index()]);
-                    out.put_with(labels, "error_code", code.label(), count);
+                    let extra = ("error_code", code.label());
+                    out.put_with(
+                        labels,
+                        extra.0,
+                        extra.1,
+                        errors.map_or(0, |errors| errors.counts[code.index()]),
+                    );
+                    out.put_created(labels, &[extra], errors.and_then(|errors| errors.created));
                 }
             }
         }
     });
     page.family(&catalog::RUN_DURATION_SECONDS, |out| {
-        for (labels, GroupRow { duration, .. }) in groups(sources) {
-            put_histogram(out, labels, duration);
+        for (labels, GroupRow { duration, created, .. }) in groups(sources) {
+            put_histogram(out, labels, duration, *created);
         }
     });
     page.family(&catalog::RUN_QUEUE_DURATION_SECONDS, |out| {
-        for (labels, GroupRow { queue, .. }) in groups(sources) {
-            put_histogram(out, labels, queue);
+        for (labels, GroupRow { queue, created, .. }) in groups(sources) {
+            put_histogram(out, labels, queue, *created);
         }
     });
     page.family(&catalog::RUN_CASES_TOTAL, |out| {
         for (labels, row) in groups(sources) {
-            put_case_outcomes(out, labels, &row.cases);
+            for outcome in CaseOutcome::ALL {
+                let extra = ("outcome", outcome.label());
+                out.put_with(labels, extra.0, extra.1, row.cases[outcome.index()]);
+                out.put_created(labels, &[extra], row.created);
+            }
         }
     });
 }
 
-fn put_histogram(out: &mut Samples<'_>, labels: &str, histogram: &Histogram) {
+fn put_histogram(out: &mut Samples<'_>, labels: &str, histogram: &Histogram, created: Option<Timestamp>) {
     let mut below = 0;
     let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
     for ((bound, count), by) in bounds.zip(&histogram.counts).zip(&histogram.counted) {
@@ -600,12 +624,7 @@ fn put_histogram(out: &mut Samples<'_>, labels: &str, histogram: &Histogram) {
         );
     }
     out.put_sum_and_count(labels, histogram.sum, below);
-}
-
-fn put_case_outcomes(out: &mut Samples<'_>, labels: &str, counts: &[u64; CaseOutcome::COUNT]) {
-    for outcome in CaseOutcome::ALL {
-        out.put_with(labels, "outcome", outcome.label(), counts[outcome.index()]);
-    }
+    out.put_created(labels, &[], created);
 }
 
 fn write_last_runs(page: &mut Page, sources: &[Prepared<'_>]) {

@@ -211,6 +211,14 @@ impl<'page> Samples<'page> {
         self.write("_bucket", labels, &[("le", &text)], Value::Int(below), by);
     }
 
+    /// When a counter, a histogram or a summary began at 0, if that is to be told: behind its other samples, and in OpenMetrics
+    /// alone, because 0.0.4 would have it a family of its own.
+    pub(crate) fn put_created(&mut self, labels: &str, extra: &[(&str, &str)], created: Option<Timestamp>) {
+        if let Some(created) = created.filter(|_| self.format == Format::OpenMetrics) {
+            self.write("_created", labels, extra, created.into(), None);
+        }
+    }
+
     fn write(
         &mut self,
         suffix: &str,
@@ -221,7 +229,11 @@ impl<'page> Samples<'page> {
     ) {
         self.count += 1;
         let text = &mut *self.text;
-        text.push_str(self.family.name);
+        let name = match suffix {
+            "_created" => self.family.name.strip_suffix("_total").unwrap_or(self.family.name),
+            _ => self.family.name,
+        };
+        text.push_str(name);
         text.push_str(suffix);
         if !labels.is_empty() || !extra.is_empty() {
             text.push('{');

@@ -21,6 +21,29 @@ const SERIES_OF_HEALTH: usize = 1 + 2 + 3 + 6 + 3;
 /// Series of a group's `__other__`: the counters alone, for the rest has no sum.
 pub const SERIES_PER_OTHER: usize = 6 + 1 + 2;
 
+/// Counters of a case, or of an `__other__`, that can tell when they began: six outcomes, retries, the duration.
+const SERIES_OF_CREATED: usize = 6 + 1 + 1;
+
+/// How many series a row can become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Width {
+    /// One case.
+    pub(super) case: usize,
+    /// A group's `__other__`.
+    pub(super) other: usize,
+}
+
+impl Width {
+    /// `created`: where counters tell when they began.
+    pub(super) const fn of(created: bool) -> Self {
+        let more = if created { SERIES_OF_CREATED } else { 0 };
+        Self {
+            case: SERIES_PER_CASE + more,
+            other: SERIES_PER_OTHER + more,
+        }
+    }
+}
+
 /// How long a failure or a flake keeps its case in front of those that only pass. A case that fails now and then has
 /// thereby one set of series all the time, instead of a new one for each failure.
 const TROUBLE: SignedDuration = SignedDuration::from_hours(24);
@@ -100,30 +123,30 @@ pub(super) struct Slots {
 /// Divides the series that are allowed between cases and the groups' sums of the others. Cases whose last step nobody has seen
 /// stay where they are as long as there is room at all, and the sums that are missing wait until then. Where no such case is in
 /// the way, the sums are made even beyond what is allowed: what has been counted has to be somewhere.
-pub(super) fn slots(allowed: usize, cases: usize, unseen: usize, needs: &[Other]) -> Slots {
+pub(super) fn slots(allowed: usize, width: Width, cases: usize, unseen: usize, needs: &[Other]) -> Slots {
     let count = |other| needs.iter().filter(|need| **need == other).count();
     let there = count(Other::IsThere);
-    if cases * SERIES_PER_CASE + (there + count(Other::Needed)) * SERIES_PER_OTHER <= allowed {
+    if cases * width.case + (there + count(Other::Needed)) * width.other <= allowed {
         let others = needs.iter().map(|need| matches!(need, Other::IsThere | Other::Needed));
         return Slots {
             cases,
             others: others.collect(),
         };
     }
-    let for_cases = allowed.saturating_sub(there * SERIES_PER_OTHER);
-    let mut room = for_cases.saturating_sub(unseen * SERIES_PER_CASE);
+    let for_cases = allowed.saturating_sub(there * width.other);
+    let mut room = for_cases.saturating_sub(unseen * width.case);
     let mut others = |need: &Other| match need {
         Other::IsThere => true,
         Other::NotNeeded => false,
-        Other::Needed | Other::NeededIfFolded if room >= SERIES_PER_OTHER => {
-            room -= SERIES_PER_OTHER;
+        Other::Needed | Other::NeededIfFolded if room >= width.other => {
+            room -= width.other;
             true
         }
         Other::Needed | Other::NeededIfFolded => unseen == 0,
     };
     let others = needs.iter().map(&mut others).collect();
     Slots {
-        cases: (unseen + room / SERIES_PER_CASE).min(for_cases / SERIES_PER_CASE),
+        cases: (unseen + room / width.case).min(for_cases / width.case),
         others,
     }
 }

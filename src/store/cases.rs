@@ -71,6 +71,9 @@ pub(super) struct Row {
     /// When something was last learned of it.
     #[serde(with = "crate::packed")]
     pub(super) touched: Timestamp,
+    /// When its counters began at 0; `None` in ledgers that did not know. Kept in the `Beginnings`.
+    #[serde(skip)]
+    pub(super) created: Option<Timestamp>,
 }
 
 impl Row {
@@ -87,6 +90,7 @@ impl Row {
             told_pass: None,
             shown: Shown::Never,
             touched: clock,
+            created: Some(clock),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::release::Released;
 use super::snapshot::Histogram;
-use super::source_state::{Appendix, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
+use super::source_state::{Appendix, Beginnings, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 
 /// Room for a state's bytes from the start; what is not used of it is never touched. For as much glibc asks the system, and
 /// gives it back when it is freed; what is smaller, however large, it learns to keep, and a process would stay as large for
@@ -26,7 +26,7 @@ impl SourceState {
     /// None that the types allow.
     pub fn keep(&self) -> Result<Vec<u8>, KeepError> {
         Ok(postcard::to_extend(
-            &(self, self.appendix()),
+            &(self, self.appendix(), self.beginnings()),
             Vec::with_capacity(KEEP_BYTES),
         )?)
     }
@@ -45,15 +45,23 @@ impl SourceState {
     /// The bytes are not what they gave.
     pub fn restored(spec: SourceSpec, state: &[u8], released: &[u8]) -> Result<Self, KeepError> {
         let (mut restored, rest): (Self, _) = postcard::take_from_bytes(state)?;
-        let appendix = if rest.is_empty() {
-            Appendix::default()
-        } else {
-            postcard::from_bytes(rest)?
-        };
+        let (appendix, rest): (Appendix<'_>, _) = next(rest)?;
+        let (beginnings, rest): (Beginnings, _) = next(rest)?;
+        if !rest.is_empty() {
+            return Err(postcard::Error::DeserializeBadEncoding.into());
+        }
         let released: Vec<Released> = postcard::from_bytes(released)?;
-        restored.reopen(spec, appendix, released);
+        restored.reopen(spec, appendix, beginnings, released);
         Ok(restored)
     }
+}
+
+/// What stands next, and what follows it. Nothing, if whoever wrote this did not know of it.
+fn next<'a, T: Default + Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), postcard::Error> {
+    if bytes.is_empty() {
+        return Ok((T::default(), bytes));
+    }
+    postcard::take_from_bytes(bytes)
 }
 
 pub(super) fn histogram<S: Serializer>(histogram: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {

@@ -55,7 +55,8 @@ pub use budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
 pub use keep::KeepError;
 pub use release::ZEROS_SECONDS_MAX;
 pub use snapshot::{
-    CaseRow, CountedRun, Counts, GroupRow, Histogram, LastResult, Promotion, Snapshot, SnoozeRow, SourceSnapshot,
+    CaseRow, CountedRun, Counts, ErrorCounts, GroupRow, Histogram, LastResult, Promotion, Snapshot, SnoozeRow,
+    SourceSnapshot,
 };
 pub use source_state::{GROUPS_MAX, Limits, RUN_DURATION_BOUNDS, RUN_QUEUE_BOUNDS, SourceSpec, SourceState};
 

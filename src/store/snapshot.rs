@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::budget::{SERIES_PER_CASE, SERIES_PER_OTHER};
+use super::budget::Width;
 use crate::health::Health;
 use crate::model::{
     ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome, Verdict,
@@ -33,7 +33,7 @@ pub struct SourceSnapshot {
     /// By group.
     pub groups: Vec<GroupRow>,
     /// Runs that ended in an error, by environment and code. Pre-created: every code of `error_codes` is present.
-    pub run_errors: BTreeMap<Name, [u64; ErrorCode::COUNT]>,
+    pub run_errors: BTreeMap<Name, ErrorCounts>,
     /// The codes that this platform can tell, the only ones shown.
     pub error_codes: &'static [ErrorCode],
     /// The states that this platform has, the only ones shown.
@@ -74,7 +74,7 @@ impl SourceSnapshot {
         }
         for (environment, counts) in &mut shown.run_errors {
             let before = earlier.and_then(|earlier| earlier.run_errors.get(environment));
-            *counts = before.copied().unwrap_or([0; ErrorCode::COUNT]);
+            counts.counts = before.map_or([0; ErrorCode::COUNT], |before| before.counts);
         }
         let cases = earlier.map_or(&[][..], |earlier| &earlier.cases);
         let cases: HashMap<(&Group, &Name), &CaseRow> =
@@ -97,9 +97,21 @@ impl SourceSnapshot {
     /// Most series that the rows of cases become.
     #[must_use]
     pub fn case_series(&self) -> usize {
-        let others = self.cases.iter().filter(|row| &*row.case == OTHER).count();
-        (self.cases.len() - others) * SERIES_PER_CASE + others * SERIES_PER_OTHER
+        let series = self.cases.iter().map(|row| {
+            let Width { case, other } = Width::of(row.created.is_some());
+            if &*row.case == OTHER { other } else { case }
+        });
+        series.sum()
     }
+}
+
+/// Errors of one environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ErrorCounts {
+    /// By code.
+    pub counts: [u64; ErrorCode::COUNT],
+    /// See [`CaseRow::created`].
+    pub created: Option<Timestamp>,
 }
 
 /// Runs of one group.
@@ -117,6 +129,8 @@ pub struct GroupRow {
     pub queue: Histogram,
     /// The newest run counted under each outcome.
     pub counted: [Option<Arc<CountedRun>>; RunOutcome::COUNT],
+    /// See [`CaseRow::created`].
+    pub created: Option<Timestamp>,
     /// The run that ended last.
     pub last: Option<Run>,
     /// Its failures without the snoozed ones.
@@ -168,6 +182,8 @@ pub struct CaseRow {
     pub health: Option<Arc<Health>>,
     /// The newest run counted under each outcome.
     pub counted: [Option<Arc<CountedRun>>; CaseOutcome::COUNT],
+    /// When its counters began at 0. `None`: that is not known, or not to be told.
+    pub created: Option<Timestamp>,
 }
 
 /// What is counted of one case in one group, or of several.

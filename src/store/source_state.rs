@@ -9,14 +9,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::budget::{self, Claim, SERIES_PER_CASE, SERIES_PER_OTHER};
+use super::budget::{self, Claim, Width};
 use super::cases::{Cases, Row};
 use super::keep;
 use super::recent::{Entry, Order, Reread};
 use super::release::{Held, Released, Shown, Truth, Zeros};
 use super::renames::{Link, Renames};
 use super::runs::{Admission, CaseIndex, CaseSet, KnownRun, Orphans, Runs};
-use super::snapshot::{CaseRow, CountedRun, Counts, GroupRow, Histogram, Promotion, SourceSnapshot};
+use super::snapshot::{CaseRow, CountedRun, Counts, ErrorCounts, GroupRow, Histogram, Promotion, SourceSnapshot};
 use super::snoozes::Snoozed;
 use super::verdicts::Judge;
 use crate::health::{self, Observation, WINDOW_MAX};
@@ -67,6 +67,8 @@ pub struct SourceSpec {
     pub promotion: Option<promotion::Settings>,
     /// The thresholds of its cases' verdicts.
     pub health: health::Settings,
+    /// Whether counters tell when they began.
+    pub created_timestamps: bool,
 }
 
 /// One (environment, branch).
@@ -90,11 +92,15 @@ struct GroupState {
     /// The keys of `rows` by the cases' names; empty when it has to be made again.
     #[serde(skip)]
     sorted: Vec<CaseIndex>,
+    /// When its counters began at 0; kept in the [`Beginnings`].
+    #[serde(skip)]
+    created: Option<Timestamp>,
 }
 
 impl GroupState {
-    fn new() -> Self {
+    fn new(clock: Timestamp) -> Self {
         Self {
+            created: Some(clock),
             runs: [0; RunOutcome::COUNT],
             cases: [0; CaseOutcome::COUNT],
             duration: Histogram::new(RUN_DURATION_BOUNDS),
@@ -210,16 +216,30 @@ struct Environment {
     shown: Shown,
     #[serde(with = "crate::packed")]
     touched: Timestamp,
+    /// When its counters began at 0; kept in the [`Beginnings`].
+    #[serde(skip)]
+    created: Option<Timestamp>,
 }
 
-/// What is kept behind the state, in ledgers that know of it: those of before end there, and it is empty. Whoever adds to it once
-/// it has been released puts a second appendix behind it.
+/// What is kept behind the state, in ledgers that know of it: those of before end there, and it is empty. Whoever adds to it
+/// puts another one behind it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Appendix<'a> {
     after_snooze: Cow<'a, BTreeMap<RunId, u64>>,
     tags: BTreeMap<CaseIndex, Name>,
     renames: Vec<(Group, BTreeMap<CaseIndex, Link>)>,
 }
+
+/// What is kept behind the appendix: when counters began. They are kept whether or not they are told, so that they are right
+/// when somebody asks for them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Beginnings {
+    groups: Vec<(Group, Began, Option<Began>, Vec<(CaseIndex, Began)>)>,
+    environments: Vec<(Name, Began)>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Began(#[serde(with = "crate::packed")] Option<Timestamp>);
 
 /// The state of one source. See the room's documentation for its rules. What is serialized is what outlives the process:
 /// everything but what is configured and what is published.
@@ -307,8 +327,53 @@ impl SourceState {
         }
     }
 
+    /// What is kept beside both.
+    pub(super) fn beginnings(&self) -> Beginnings {
+        let of_group = |(name, group): (&Group, &GroupState)| {
+            let other = group.other.as_ref().map(|other| Began(other.created));
+            let rows = group.rows.iter().map(|(case, row)| (*case, Began(row.created)));
+            (name.clone(), Began(group.created), other, rows.collect())
+        };
+        let environments = self.environments.iter();
+        Beginnings {
+            groups: self.groups.iter().map(of_group).collect(),
+            environments: environments
+                .map(|(name, known)| (name.clone(), Began(known.created)))
+                .collect(),
+        }
+    }
+
+    fn begin(&mut self, beginnings: Beginnings) {
+        for (name, Began(created), other, rows) in beginnings.groups {
+            let Some(group) = self.groups.get_mut(&name) else {
+                continue;
+            };
+            group.created = created;
+            if let Some((row, Began(created))) = group.other.as_mut().zip(other) {
+                row.created = created;
+            }
+            for (case, Began(created)) in rows {
+                if let Some(row) = group.rows.get_mut(&case) {
+                    row.created = created;
+                }
+            }
+        }
+        for (name, Began(created)) in beginnings.environments {
+            if let Some(environment) = self.environments.get_mut(&name) {
+                environment.created = created;
+            }
+        }
+    }
+
     /// Makes what is kept whole again, under the bounds that hold now. `released`: what was shown after it was kept.
-    pub(super) fn reopen(&mut self, spec: SourceSpec, appendix: Appendix<'_>, released: Vec<Released>) {
+    pub(super) fn reopen(
+        &mut self,
+        spec: SourceSpec,
+        appendix: Appendix<'_>,
+        beginnings: Beginnings,
+        released: Vec<Released>,
+    ) {
+        self.begin(beginnings);
         self.after_snooze = appendix.after_snooze.into_owned();
         self.cases.set_tags(appendix.tags);
         for (name, links) in appendix.renames {
@@ -400,10 +465,10 @@ impl SourceState {
     /// Series that would show all that is alive of its cases.
     #[must_use]
     pub fn series_needed(&self) -> usize {
-        let (alive, impostor) = (self.alive_since(), self.impostor());
+        let (alive, impostor, width) = (self.alive_since(), self.impostor(), self.width());
         let series = self.groups.values().map(|group| {
             let rows = group.rows.values().filter(|row| row.seen() >= alive).count();
-            rows * SERIES_PER_CASE + usize::from(group.needs_other(alive, impostor)) * SERIES_PER_OTHER
+            rows * width.case + usize::from(group.needs_other(alive, impostor)) * width.other
         });
         series.sum()
     }
@@ -411,11 +476,16 @@ impl SourceState {
     /// Series of cases whose last step no scrape has taken.
     #[must_use]
     pub fn series_unseen(&self, scraped: u64) -> usize {
+        let width = self.width();
         let unseen = self.groups.values().map(|group| {
             let rows = group.rows.values().filter(|row| row.is_unseen(scraped)).count();
-            rows * SERIES_PER_CASE + usize::from(group.other.is_some()) * SERIES_PER_OTHER
+            rows * width.case + usize::from(group.other.is_some()) * width.other
         });
         unseen.sum()
+    }
+
+    fn width(&self) -> Width {
+        Width::of(self.spec.created_timestamps)
     }
 
     /// A case that has the name of the sum of the others is one of the others.
@@ -483,7 +553,7 @@ impl SourceState {
                 let group = self
                     .groups
                     .entry(known.run.group.clone())
-                    .or_insert_with(GroupState::new);
+                    .or_insert_with(|| GroupState::new(clock));
                 let environment = environment(&mut self.environments, &known.run.group.environment, clock);
                 if counted {
                     group.count(&known.run);
@@ -595,11 +665,12 @@ impl SourceState {
         };
         let group = self.place(group);
         environment(&mut self.environments, &group.environment, self.clock);
+        let clock = self.clock;
         let row = self
             .groups
             .entry(group)
-            .or_insert_with(GroupState::new)
-            .row(case, self.clock);
+            .or_insert_with(|| GroupState::new(clock))
+            .row(case, clock);
         row.told_pass = row.told_pass.max(Some(at));
     }
 
@@ -665,6 +736,7 @@ impl SourceState {
         let cases_folded = self.settle(series_allowed, generation, scraped);
         let case_outcomes = self.case_outcomes();
         let mut moment = Moment {
+            created_timestamps: self.spec.created_timestamps,
             now,
             generation,
             scraped,
@@ -730,7 +802,9 @@ impl SourceState {
                 Truth::Group { place, row } => snapshot.groups[place] = *row,
                 Truth::Case { place, row } => snapshot.cases[place] = *row,
                 Truth::Errors { environment, counts } => {
-                    snapshot.run_errors.insert(environment, counts);
+                    if let Some(shown) = snapshot.run_errors.get_mut(&environment) {
+                        shown.counts = counts;
+                    }
                 }
             }
         }
@@ -759,7 +833,8 @@ impl SourceState {
                 claims.push(Claim::new(row, as_of, scraped.unwrap_or(u64::MAX), place));
             }
         }
-        let slots = allowed.saturating_sub(others * SERIES_PER_OTHER) / SERIES_PER_CASE;
+        let width = Width::of(published.cases.iter().any(|row| row.created.is_some()));
+        let slots = allowed.saturating_sub(others * width.other) / width.case;
         let (rows, slots) = (claims.len(), slots.max(unseen));
         if slots >= rows {
             return None;
@@ -942,7 +1017,8 @@ impl SourceState {
             });
         }
         let unseen = claims.iter().filter(|(row, _)| row.is_unseen(scraped)).count();
-        let budget::Slots { cases: slots, others } = budget::slots(series_allowed, claims.len(), unseen, &needs);
+        let budget::Slots { cases: slots, others } =
+            budget::slots(series_allowed, self.width(), claims.len(), unseen, &needs);
         let mut cases = vec![false; rows];
         if slots >= claims.len() {
             for (_, place) in claims {
@@ -1028,6 +1104,7 @@ impl SourceState {
                 duration: group.duration.clone(),
                 queue: group.queue.clone(),
                 counted: group.counted.clone(),
+                created: moment.created(group.created),
                 last: last.get(name).map(|run| Run::clone(run)),
                 failed_after_snooze: last.get(name).and_then(|run| self.after_snooze.get(&run.id).copied()),
             };
@@ -1052,18 +1129,17 @@ impl SourceState {
         rows
     }
 
-    fn run_errors_shown(&mut self, moment: &mut Moment) -> BTreeMap<Name, [u64; ErrorCode::COUNT]> {
+    fn run_errors_shown(&mut self, moment: &mut Moment) -> BTreeMap<Name, ErrorCounts> {
         let mut rows = BTreeMap::new();
         for (name, known) in &mut self.environments {
             let since = known.shown.show(moment.now, moment.generation, moment.scraped);
-            rows.insert(
-                name.clone(),
-                if since.is_some() {
-                    [0; ErrorCode::COUNT]
-                } else {
-                    known.errors
-                },
-            );
+            let counts = if since.is_some() {
+                [0; ErrorCode::COUNT]
+            } else {
+                known.errors
+            };
+            let created = moment.created(known.created);
+            rows.insert(name.clone(), ErrorCounts { counts, created });
             if let Some(since) = since {
                 let moved = known.errors.iter().any(|count| *count > 0);
                 let counts = known.errors;
@@ -1113,6 +1189,7 @@ struct Room {
 
 /// The circumstances of a snapshot, and what it holds back.
 struct Moment {
+    created_timestamps: bool,
     now: Timestamp,
     generation: u64,
     scraped: u64,
@@ -1120,6 +1197,11 @@ struct Moment {
 }
 
 impl Moment {
+    /// When counters began, if that is to be told.
+    fn created(&self, at: Option<Timestamp>) -> Option<Timestamp> {
+        at.filter(|_| self.created_timestamps)
+    }
+
     /// Zeros that are the truth hold nothing back.
     fn hold(&mut self, moved: bool, since: Zeros, truth: impl FnOnce() -> Truth) {
         if moved {
@@ -1138,6 +1220,7 @@ impl Moment {
     ) {
         let mut truth = CaseRow {
             snoozed,
+            created: self.created(row.created),
             ..case_row(group, case, row)
         };
         if let Some(past) = past {
@@ -1177,6 +1260,7 @@ fn environment<'a>(
         active: [0; ActiveState::COUNT],
         shown: Shown::Never,
         touched: clock,
+        created: Some(clock),
     });
     known.touched = clock;
     known
@@ -1203,5 +1287,6 @@ fn case_row(group: &Group, case: &Name, row: &Row) -> CaseRow {
         failing_since: failing_since(row),
         health,
         counted: row.own.newest.clone(),
+        created: None,
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn spec(name: &str) -> SourceSpec {
         },
         promotion: None,
         health: health::Settings::default(),
+        created_timestamps: false,
     }
 }
 
@@ -281,7 +282,7 @@ fn a_new_row_is_served_at_zero_until_that_was_scraped() {
     error.error_code = Some(ErrorCode::MergeConflict);
     let shown = bench.publish(vec![Fact::Run(error), result(1, "a", Failed)]);
     assert_eq!((runs_counted(&shown), results_counted(&shown)), (0, 0));
-    assert_eq!(shown.run_errors["prod"].iter().sum::<u64>(), 0);
+    assert_eq!(shown.run_errors["prod"].counts.iter().sum::<u64>(), 0);
     assert_eq!(shown.groups[0].duration.count() + shown.groups[0].queue.count(), 0);
     assert_eq!(shown.cases[0].consecutive_failures, 1, "gauges are real at once");
     assert!(bench.store.sources()[0].holds_back());
@@ -294,7 +295,7 @@ fn a_new_row_is_served_at_zero_until_that_was_scraped() {
         "and shows nothing of a round that goes on"
     );
     assert_eq!(shown.groups[0].duration.count(), 1);
-    assert_eq!(shown.run_errors["prod"][ErrorCode::MergeConflict.index()], 1);
+    assert_eq!(shown.run_errors["prod"].counts[ErrorCode::MergeConflict.index()], 1);
     assert!(bench.store.next_release().is_none());
     let shown = bench.publish(vec![]);
     assert_eq!(runs_counted(&shown), 2, "a row that is known never lags");
@@ -768,6 +769,101 @@ fn a_new_configuration_keeps_what_is_known_of_a_source() {
     assert_eq!(runs_counted(&shown.sources[0]), 1, "what was kept is shown at once");
 }
 
+/// One whose counters tell when they began.
+fn telling_bench() -> Bench {
+    let mut bench = Bench::new();
+    let spec = SourceSpec {
+        created_timestamps: true,
+        ..spec("shop")
+    };
+    bench.store = Store::new(vec![spec], 1_000_000);
+    bench
+}
+
+/// When the counters of the first group, of its runs' errors, and of the cases began.
+fn beginnings(shown: &SourceSnapshot) -> (Option<Timestamp>, Option<Timestamp>, Vec<Option<Timestamp>>) {
+    (
+        shown.groups[0].created,
+        shown.run_errors["prod"].created,
+        shown.cases.iter().map(|row| row.created).collect(),
+    )
+}
+
+#[test]
+fn counters_tell_when_they_began_if_they_are_asked_to() {
+    let mut bench = telling_bench();
+    bench.round(vec![passed(1), result(1, "b", Passed), active(&[])]);
+    let (first, second) = (at(100_000), at(bench.seconds));
+    let zeros = bench.publish(vec![passed(2), result(2, "a", Passed), result(2, "b", Passed)]);
+    let expected = (Some(first), Some(first), vec![Some(second), Some(first)]);
+    assert_eq!(beginnings(&zeros), expected, "the zeros have the same beginning");
+    let shown = bench.scrape().expect("counts follow zeros");
+    assert_eq!((results_counted(&shown), beginnings(&shown)), (2, expected.clone()));
+
+    let keep = |bench: &Bench| {
+        let state = &bench.store.sources()[0];
+        (state.keep().unwrap(), state.keep_released().unwrap())
+    };
+    let restored = |(state, released): &(Vec<u8>, Vec<u8>), created_timestamps: bool| {
+        let spec = SourceSpec {
+            created_timestamps,
+            ..spec("shop")
+        };
+        let state = SourceState::restored(spec, state, released).unwrap();
+        let mut store = Store::new(Vec::new(), 0);
+        let shown = store.reconfigure(vec![Next::New(Box::new(state))], 1_000_000, at(200_000));
+        (store, Arc::clone(&shown.sources[0]))
+    };
+    let kept = keep(&bench);
+    let (mut store, shown) = restored(&kept, true);
+    assert_eq!(beginnings(&shown), expected, "another process, the same counters");
+    assert_eq!(
+        store.sources()[0].keep().unwrap().len(),
+        kept.0.len(),
+        "and it keeps them again"
+    );
+
+    // Nobody asks, and then somebody does: they were kept all the while.
+    let (quiet, shown) = restored(&kept, false);
+    assert_eq!(beginnings(&shown), (None, None, vec![None; 2]));
+    let again = (quiet.sources()[0].keep().unwrap(), kept.1.clone());
+    assert_eq!(beginnings(&restored(&again, true).1), expected);
+
+    // What has been forgotten is 0 when it comes back, and began then.
+    let later = 100_000 + 40 * 86_400;
+    let end = |store: &mut Store, facts: Vec<Fact>, seconds: i64| {
+        store.update(0, Update::Facts(facts), at(seconds), u64::MAX);
+        let (result, at) = (RoundResult::Success, at(seconds));
+        store.update(0, Update::RoundEnded { result, at }, at, u64::MAX)
+    };
+    end(&mut store, Vec::new(), later);
+    let run = Run {
+        ended: Some(at(later)),
+        ..run(3, RunOutcome::Passed)
+    };
+    let shown = end(&mut store, vec![Fact::Run(run), result(3, "a", Passed)], later + 10).expect("published");
+    let now = Some(at(later + 10));
+    assert_eq!(beginnings(&shown.sources[0]), (now, now, vec![now]));
+}
+
+#[test]
+fn what_a_ledger_does_not_know_the_beginning_of_tells_none() {
+    let mut bench = telling_bench();
+    bench.round(vec![passed(1), result(1, "a", Passed), active(&[])]);
+    let state = &bench.store.sources()[0];
+    // As they were written before beginnings were kept.
+    let former = postcard::to_stdvec(&(state, state.appendix())).unwrap();
+    let mut restored = SourceState::restored(state.spec().clone(), &former, &[0]).unwrap();
+    let shown = restored.snapshot(at(bench.seconds), 1, 0, 1_000);
+    assert_eq!(beginnings(&shown), (None, None, vec![None]));
+    restored.apply(vec![passed(2), result(2, "b", Passed)], at(bench.seconds));
+    let shown = restored.snapshot(at(bench.seconds), 1, 0, 1_000);
+    assert_eq!(shown.cases[1].created, Some(at(bench.seconds)), "new ones do");
+    let mut torn = state.keep().unwrap();
+    torn.push(7);
+    assert!(SourceState::restored(state.spec().clone(), &torn, &[0]).is_err());
+}
+
 /// Every counter series, by a name that holds all of its labels.
 pub(super) fn counters(snapshot: &SourceSnapshot) -> BTreeMap<String, f64> {
     let mut series = BTreeMap::new();
@@ -782,8 +878,8 @@ pub(super) fn counters(snapshot: &SourceSnapshot) -> BTreeMap<String, f64> {
         put(format!("duration {:?}", row.group), &row.duration.counts);
         put(format!("queue {:?}", row.group), &row.queue.counts);
     }
-    for (environment, counts) in &snapshot.run_errors {
-        put(format!("errors {environment}"), counts);
+    for (environment, errors) in &snapshot.run_errors {
+        put(format!("errors {environment}"), &errors.counts);
     }
     for row in &snapshot.cases {
         let name = format!("{:?} {}", row.group, row.case);

@@ -41,6 +41,7 @@ pub(crate) fn counters(text: &str) -> Samples {
 #[derive(Clone, Default)]
 pub(crate) struct Scrapes {
     last: Samples,
+    began: Samples,
     pub(crate) taken: usize,
 }
 
@@ -57,6 +58,27 @@ impl Scrapes {
             );
             self.last.insert(series, value);
         }
+    }
+
+    /// Takes a scrape of OpenMetrics in which counters tell when they began. What has counted anything began when it began,
+    /// however many processes have served it.
+    pub(crate) fn take_beginnings(&mut self, open_metrics: &str, when: &str) {
+        for line in open_metrics.lines().filter(|line| line.contains("_created{")) {
+            let (series, began) = line.rsplit_once(' ').unwrap();
+            let began: f64 = began.parse().unwrap();
+            let counters = ["_total{", "_count{"].map(|suffix| series.replacen("_created{", suffix, 1));
+            let counted = counters.iter().find_map(|series| self.last.get(series));
+            let before = self.began.insert(series.to_owned(), began).unwrap_or(began);
+            assert!(
+                before == began || before < began && counted == Some(&0.0),
+                "{when}: {series} began at {before}, then at {began}, and counts {counted:?}"
+            );
+        }
+    }
+
+    /// How many have told when they began.
+    pub(crate) fn beginnings(&self) -> usize {
+        self.began.len()
     }
 
     /// Holds what was counted against the truth. Every series began at 0, so the last value is all that has happened.

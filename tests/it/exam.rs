@@ -121,7 +121,7 @@ pub(crate) fn differences(truth: &Truth, snapshot: &Snapshot, discovery: Discove
     }
     for (environment, errors) in &truth.errors {
         let got = source.run_errors.get(environment.as_str()).copied().unwrap_or_default();
-        wrong.unless_equal(&format!("{environment} errors"), errors, &got);
+        wrong.unless_equal(&format!("{environment} errors"), errors, &got.counts);
     }
     for (environment, active) in &source.runs_active {
         wrong.unless_equal(
@@ -840,6 +840,7 @@ fn no_less<const N: usize>(before: Option<&[u64; N]>, after: &[u64; N], what: im
 
 fn spec(lookback_days: u64, series_ttl_days: u64) -> SourceSpec {
     SourceSpec {
+        created_timestamps: false,
         name: Name::from("exam"),
         error_codes: ErrorCode::ALL,
         active_states: ActiveState::ALL,

@@ -289,6 +289,7 @@ impl Process {
             },
             promotion: None,
             health: health::Settings::default(),
+            created_timestamps: true,
         };
         let (own, source_own) = own();
         let ledger = Arc::new(Ledger::new(disk.clone()));
@@ -337,6 +338,10 @@ impl Process {
         let rendered = self.publication.rendered.load();
         self.publication.scraped(rendered.generation);
         String::from_utf8(rendered.text.to_text()).unwrap()
+    }
+
+    fn open_metrics(&self) -> String {
+        String::from_utf8(self.publication.rendered.load().open_metrics.to_text()).unwrap()
     }
 
     /// A value of the exporter's own metrics.
@@ -416,10 +421,11 @@ async fn live_through(trouble: Trouble) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let dead = disk.with(|platter| platter.dead);
         if second % 15 == 0 && !dead {
-            scrapes.take(
-                &process.text(),
-                &format!("{trouble:?}, second {second}, {deaths} deaths"),
-            );
+            let when = format!("{trouble:?}, second {second}, {deaths} deaths");
+            scrapes.take(&process.text(), &when);
+            if second % 300 == 0 {
+                scrapes.take_beginnings(&process.open_metrics(), &when);
+            }
         }
         if met.is_none() {
             // Until something is kept nothing can be taken back. The first publication shows that there is a source.
@@ -469,6 +475,7 @@ async fn live_through(trouble: Trouble) {
         assert!(folded.contains("case=\"__other__\""), "there is less room than cases");
         scrapes = scrapes.all_cases_together();
     }
+    assert!(scrapes.beginnings() > 20, "counters tell when they began");
     scrapes.compare(&truth, SOURCE, kind);
     assert!(truth.counted > 30 && scrapes.sum("testrun_case_results_total") > 100.0);
     assert!(deaths > 5 || trouble.kills.is_none() && !trouble.dies_in_turn);

@@ -17,7 +17,7 @@ use testrun_exporter::sources::Kind;
 use crate::certificates::Authority;
 use crate::counters::{COUNTED, LABELS, Scrapes};
 use crate::crash::crash_watched;
-use crate::harness::{Exporter, Files, Process, Upstream, get, program, short_world, wait_for};
+use crate::harness::{Exporter, Files, Process, Upstream, ask, get, program, short_world, wait_for};
 use crate::numbers::{all_right, at_rest, truth};
 use crate::web::hash;
 
@@ -68,17 +68,14 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    async fn start(installed: &Installed, target: SocketAddr) -> Self {
-        Self::start_with(installed, target, "1s", "", &[]).await
-    }
-
     /// `more` are further lines of the scrape configuration, each with its indent of four; `files` stand beside it.
-    async fn start_with(
+    async fn start(
         installed: &Installed,
         target: SocketAddr,
         interval: &str,
         more: &str,
         beside: &[(&str, &str)],
+        flags: &[&str],
     ) -> Self {
         let files = Files::new(&[]);
         let yaml = format!(
@@ -94,6 +91,7 @@ impl Prometheus {
             .current_dir(files.root())
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
             .args(["--web.listen-address=127.0.0.1:0", "--log.level=debug"])
+            .args(flags)
             .stdin(Stdio::null());
         let mut process = Process::start(command);
         let address = wait_for("Prometheus says where it listens", async || {
@@ -175,12 +173,38 @@ async fn assert_stored(prometheus: &Prometheus, source: &str, truth: &Truth) {
     }
 }
 
+/// Where the exporter says that a counter began, there is a 0, or, in a server that knows no better, a series that says so.
+async fn assert_beginnings(exporter: &Exporter, prometheus: &Prometheus) {
+    let open_metrics = "Accept: application/openmetrics-text; version=1.0.0\r\n";
+    let page = ask(exporter.address, "GET /metrics", open_metrics).await;
+    let mut checked = 0;
+    for line in page
+        .body
+        .lines()
+        .filter(|line| line.starts_with("testrun_runs_created{"))
+    {
+        let (series, created) = line.rsplit_once(' ').unwrap();
+        let created: f64 = created.parse().unwrap();
+        let said = prometheus.value(series).await;
+        let counter = series.replacen("_created", "_total", 1);
+        let stored = prometheus.query(&format!("{counter}[1h]")).await;
+        let first = &stored[0]["values"][0];
+        let is_zero = first[0].as_f64() == Some(created) && number(first) == Some(0.0);
+        assert!(said == Some(created) || is_zero, "{line}: {said:?}, {first}");
+        checked += 1;
+    }
+    assert!(checked > 0, "{}", page.body);
+}
+
 /// Prometheus took every sample and had nothing to say about them.
 async fn assert_taken_whole(prometheus: &Prometheus) {
     let dropped = "scrape_samples_scraped != scrape_samples_post_metric_relabeling";
     assert_eq!(prometheus.query(dropped).await, [] as [Value; 0]);
     assert_eq!(prometheus.value("min_over_time(up[1h])").await, Some(1.0));
     let log = prometheus.process.log();
+    // A beginning that it has stored already is told again with each scrape; it says so each time, and passes it over.
+    let lines = log.lines().filter(|line| !line.contains("Error when appending CT"));
+    let log: String = lines.flat_map(|line| [line, "\n"]).collect();
     for words in [
         "duplicate",
         "out of order",
@@ -193,7 +217,8 @@ async fn assert_taken_whole(prometheus: &Prometheus) {
     }
 }
 
-async fn is_scraped_by(installed: &Installed) {
+/// `created`: counters tell when they began, and a server that can take that for a 0 does.
+async fn is_scraped_by(installed: &Installed, created: bool) {
     let empirical = Upstream::start(late_world(Kind::Empirical), Kind::Empirical, "token-e").await;
     let sample = Upstream::start(late_world(Kind::SamplePlatform), Kind::SamplePlatform, "token-s").await;
     let more = "    stale_after: 10s\n";
@@ -201,8 +226,16 @@ async fn is_scraped_by(installed: &Installed) {
         empirical.source("shop", "token: token-e", more),
         sample.source("media", "token: token-s", more),
     ]);
-    let exporter = Exporter::start(&files).await;
-    let prometheus = Prometheus::start(installed, exporter.address).await;
+    let config = files.config();
+    let mut flags = vec![config.as_str()];
+    flags.extend(created.then_some("--web.created-timestamps"));
+    let exporter = Exporter::start_with(program(&flags)).await;
+    let features: &[&str] = if created {
+        &["--enable-feature=created-timestamp-zero-ingestion"]
+    } else {
+        &[]
+    };
+    let prometheus = Prometheus::start(installed, exporter.address, "1s", "", &[], features).await;
     prometheus.wait_for("up", Some(1.0)).await;
     for (upstream, source) in [(&empirical, "shop"), (&sample, "media")] {
         // Only Prometheus scrapes meanwhile: a new group's zeros wait for one scrape, whoever makes it.
@@ -217,6 +250,9 @@ async fn is_scraped_by(installed: &Installed) {
     assert_taken_whole(&prometheus).await;
     all_right(&exporter, &empirical, "shop").await;
     all_right(&exporter, &sample, "media").await;
+    if created {
+        assert_beginnings(&exporter, &prometheus).await;
+    }
 
     // A source whose data are too old takes them back: the series end at once, not after five minutes.
     empirical.platform().set_down(true);
@@ -240,7 +276,8 @@ async fn is_scraped_by(installed: &Installed) {
 async fn every_installed_prometheus_stores_what_happened() {
     for installed in installed() {
         eprintln!("with {}", installed.prometheus.display());
-        is_scraped_by(&installed).await;
+        is_scraped_by(&installed, false).await;
+        is_scraped_by(&installed, true).await;
     }
 }
 
@@ -330,7 +367,7 @@ fn a_prometheus_that_scrapes_through_two_hundred_kills_has_stored_what_happened(
     let installed = installed().pop().unwrap();
     let watch = |target| {
         runtime.block_on(async {
-            let prometheus = Prometheus::start_with(&installed, target, "200ms", "", &[]).await;
+            let prometheus = Prometheus::start(&installed, target, "200ms", "", &[], &[]).await;
             prometheus.wait_for("up", Some(1.0)).await;
             prometheus
         })
@@ -368,7 +405,7 @@ async fn is_scraped_in_private(installed: &Installed) {
         ("client.key", &*client.key),
         ("password", "secret"),
     ];
-    let prometheus = Prometheus::start_with(installed, exporter.address, "1s", more, &beside).await;
+    let prometheus = Prometheus::start(installed, exporter.address, "1s", more, &beside, &[]).await;
     prometheus.wait_for("up", Some(1.0)).await;
     let current = "testrun_exporter_web_config_last_reload_successful";
     prometheus.wait_for(current, Some(1.0)).await;

@@ -17,7 +17,12 @@ struct Demo {
 impl Demo {
     fn start() -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_testrun-exporter"))
-            .args(["demo", "--web.listen-address", "127.0.0.1:0"])
+            .args([
+                "demo",
+                "--web.listen-address",
+                "127.0.0.1:0",
+                "--web.created-timestamps",
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -112,12 +117,28 @@ fn the_python_clients_parser_reads_our_open_metrics() {
     let demo = Demo::start();
     let text = demo.get(&["-H", OPEN_METRICS]);
     let python = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as read; \
-                  families=list(read(sys.stdin.read())); print(len(families), sum(family.type=='info' for family in families))";
+                  families=list(read(sys.stdin.read())); \
+                  print(len(families), sum(family.type=='info' for family in families), \
+                  *sorted({sample.name for family in families for sample in family.samples if sample.name.endswith('_created')}))";
     let families = String::from_utf8(run("python3", &["-c", python], text.as_bytes())).unwrap();
-    let (all, infos) = families.trim().split_once(' ').unwrap();
+    let words: Vec<_> = families.trim().split(' ').collect();
     assert!(
-        all.parse::<usize>().unwrap() >= 40 && infos.parse::<usize>().unwrap() >= 3,
+        words[0].parse::<usize>().unwrap() >= 40 && words[1].parse::<usize>().unwrap() >= 3,
         "{families}"
+    );
+    let of_platforms = [
+        "case_duration_seconds",
+        "case_results",
+        "case_retries",
+        "run_cases",
+        "run_duration_seconds",
+        "run_errors",
+        "run_queue_duration_seconds",
+        "runs",
+    ];
+    assert_eq!(
+        words[2..],
+        of_platforms.map(|family| format!("testrun_{family}_created"))
     );
 }
 

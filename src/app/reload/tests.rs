@@ -1,7 +1,7 @@
 //! The plan as a table: a configuration that runs, another one, and what becomes of each source.
 
 use super::*;
-use crate::app::unit::{difference, identity};
+use crate::app::unit::{Difference, difference, identity};
 use crate::config::{Overrides, load};
 
 /// A source in a line: `shop: poll_interval: 5s`. What is not said is the same for all.
@@ -109,6 +109,13 @@ fn a_changed_source_learns_no_more_than_has_changed() {
         check(&format!("a: {key}"), &format!("a: {key}"), "a stays a");
     }
     check("a: branches: ['~x']", "a: branches: ['~y']", "a changes reading");
+    let (now, mut next) = (config("a:"), config("a:"));
+    next.sources[0].created_timestamps = true;
+    let expected = Difference::Changed {
+        connection: false,
+        reading: false,
+    };
+    assert_eq!(difference(&now.sources[0], &next.sources[0]), expected);
 }
 
 #[test]

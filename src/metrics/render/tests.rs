@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::metrics::catalog::{FAMILIES, Half};
 use crate::model::{ActiveState, CaseInfo, ErrorCode, Run};
-use crate::store::{Counts, Histogram, LastResult, Promotion};
+use crate::store::{Counts, ErrorCounts, Histogram, LastResult, Promotion};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -33,6 +33,7 @@ fn group_row(group: Group, last: Option<Run>) -> GroupRow {
         duration,
         queue: Histogram::new(&[1.5]),
         counted: Default::default(),
+        created: None,
         last,
         failed_after_snooze: None,
     }
@@ -89,6 +90,7 @@ fn case_row(group: Group, case: &str, last: Option<LastResult>) -> CaseRow {
         failing_since: None,
         health: None,
         counted: Default::default(),
+        created: None,
     }
 }
 
@@ -446,6 +448,7 @@ fn check_open_metrics(text: &str) {
     let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
     let (mut name, mut kind, mut names) = (String::new(), String::new(), BTreeSet::new());
     let mut series = BTreeSet::new();
+    let (mut metrics, mut this) = (BTreeSet::new(), None);
     for line in body.split_inclusive('\n') {
         let line = line.strip_suffix('\n').expect("every line ends with a line feed");
         if let Some(head) = line.strip_prefix("# ") {
@@ -471,12 +474,21 @@ fn check_open_metrics(text: &str) {
         let (sample_name, labels, value) = parse_sample(sample);
         let suffix = sample_name.strip_prefix(&name).expect("the family's name");
         let allowed: &[&str] = match kind.as_str() {
-            "counter" => &["_total"],
+            "counter" => &["_total", "_created"],
             "info" => &["_info"],
-            "histogram" => &["_bucket", "_sum", "_count"],
-            "summary" => &["_sum", "_count"],
+            "histogram" => &["_bucket", "_sum", "_count", "_created"],
+            "summary" => &["_sum", "_count", "_created"],
             _ => &[""],
         };
+        let mut metric = labels.clone();
+        metric.remove("le");
+        if kind != "gauge" && kind != "info" && this.as_ref() != Some(&(name.clone(), metric.clone())) {
+            assert!(
+                metrics.insert((name.clone(), metric.clone())),
+                "{line}: not beside its like"
+            );
+            this = Some((name.clone(), metric));
+        }
         assert!(allowed.contains(&suffix), "{line} in a {kind}");
         assert!(kind != "info" || value == 1.0, "{line}");
         if let Some(bound) = labels.get("le") {
@@ -541,6 +553,90 @@ fn open_metrics_names_families_without_suffixes_and_tells_units_and_exemplars() 
         "{shown}"
     );
     assert!(!text(vec![source("shop", vec![group_row(here(), None)], Vec::new())]).contains(" # "));
+}
+
+#[test]
+fn open_metrics_tells_when_counters_began_and_the_text_format_does_not() {
+    let here = || group("staging", "main");
+    let snapshot = |created: Option<Timestamp>| {
+        let group = GroupRow {
+            created,
+            ..group_row(here(), None)
+        };
+        let case = CaseRow {
+            created,
+            ..case_row(here(), "c", None)
+        };
+        let mut shop = source("shop", vec![group], vec![case]);
+        let counts = [0; ErrorCode::COUNT];
+        shop.run_errors
+            .insert("staging".into(), ErrorCounts { counts, created });
+        shop
+    };
+    let began = Timestamp::from_millisecond(at(1).as_millisecond() + 250).unwrap();
+    let shown = open_metrics(vec![snapshot(Some(began))]);
+    check_open_metrics(&shown);
+    let lines = |part: &str| -> String { shown.split_inclusive('\n').filter(|line| line.contains(part)).collect() };
+    let told = |part: &str| lines(part).replace(r#"source="shop",environment="staging""#, "...");
+    // Of each family, beside the sample of the first outcome or code.
+    let families = ["runs", "run_errors", "run_cases", "case_results"];
+    let created: String = families
+        .map(|family| {
+            told(&format!("testrun_{family}_created"))
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
+                + "\n"
+        })
+        .concat();
+    insta::assert_snapshot!(created, @r#"
+    testrun_runs_created{...,branch="main",outcome="passed"} 1795300001.25
+    testrun_run_errors_created{...,error_code="unknown"} 1795300001.25
+    testrun_run_cases_created{...,branch="main",outcome="passed"} 1795300001.25
+    testrun_case_results_created{...,branch="main",case="c",outcome="passed"} 1795300001.25
+    "#);
+    insta::assert_snapshot!(told("testrun_case_retries_"), @r#"
+    testrun_case_retries_total{...,branch="main",case="c"} 2
+    testrun_case_retries_created{...,branch="main",case="c"} 1795300001.25
+    testrun_exporter_series{family="testrun_case_retries_total"} 2
+    "#);
+    insta::assert_snapshot!(told("testrun_case_duration_seconds_"), @r#"
+    testrun_case_duration_seconds_sum{...,branch="main",case="c"} 12.25
+    testrun_case_duration_seconds_count{...,branch="main",case="c"} 7
+    testrun_case_duration_seconds_created{...,branch="main",case="c"} 1795300001.25
+    "#);
+    insta::assert_snapshot!(told("testrun_run_queue_duration_seconds_"), @r#"
+    testrun_run_queue_duration_seconds_bucket{...,branch="main",le="1.5"} 0
+    testrun_run_queue_duration_seconds_bucket{...,branch="main",le="+Inf"} 0
+    testrun_run_queue_duration_seconds_sum{...,branch="main"} 0
+    testrun_run_queue_duration_seconds_count{...,branch="main"} 0
+    testrun_run_queue_duration_seconds_created{...,branch="main"} 1795300001.25
+    "#);
+    assert_eq!(
+        lines("_created{").lines().count(),
+        5 + 1 + 6 + 2 + 6 + 2,
+        "and of nothing else"
+    );
+
+    let plain = |created| {
+        let text = text(vec![snapshot(created)]);
+        assert!(!text.contains("_created"), "{text}");
+        text
+    };
+    assert_eq!(plain(Some(began)), plain(None));
+    assert!(!open_metrics(vec![snapshot(None)]).contains("_created"));
+
+    // What is written for one format must not be taken for the other.
+    let mut renderer = Renderer::default();
+    for created in [None, Some(began), None] {
+        let rendered = renderer.render(&Snapshot {
+            generation: 1,
+            sources: vec![Arc::new(snapshot(created))],
+        });
+        check_packed(&rendered);
+        assert_eq!(rendered.text.to_text(), plain(created).as_bytes());
+    }
 }
 
 #[test]
@@ -662,6 +758,7 @@ proptest! {
             let rows = |branch: &str| cases.iter().map(|(case, count)| {
                 let mut row = case_row(group("e", branch), &format!("case {case:03}"), None);
                 row.counts.results[0] = *count;
+                row.created = Some(at(1)).filter(|_| second && *count > 0);
                 if *count > exemplars {
                     row.counted[0] = by(*count, None);
                 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Fact, OTHER, RoundResult, Run, RunOutcome, Update};
+use crate::model::{Fact, Group, Name, OTHER, RoundResult, Run, RunOutcome, Update};
 use crate::store::tests::{at, counted_as, counters, group, result, room_for, run, spec};
-use crate::store::{Next, Snapshot, SourceSnapshot, SourceState, Store};
+use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 use CaseOutcome::{Failed, Passed};
 
 #[test]
@@ -44,7 +44,7 @@ fn sums_of_the_others_wait_for_cases_that_nobody_has_seen_and_for_nothing_else()
             others: others.to_vec(),
         };
         assert_eq!(
-            slots(allowed, cases, unseen, needs),
+            slots(allowed, Width::of(false), cases, unseen, needs),
             expected,
             "{allowed} {cases} {unseen} {needs:?}"
         );
@@ -136,7 +136,11 @@ fn case_name(case: usize) -> String {
 }
 
 /// Every snapshot that was scraped, with the budget that held then. A smaller budget holds from the second one on.
-fn play(steps: &[Step], mut budget: usize) -> Vec<(usize, SourceSnapshot)> {
+fn play(steps: &[Step], mut budget: usize, created_timestamps: bool) -> Vec<(usize, SourceSnapshot)> {
+    let spec = |name| SourceSpec {
+        created_timestamps,
+        ..spec(name)
+    };
     let mut store = Store::new(vec![spec("shop")], budget);
     let mut published = Vec::new();
     let mut seconds = 1_000;
@@ -211,14 +215,29 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn the_budget_holds_and_every_result_is_counted_once(steps in steps(), budget in 0..400_usize) {
+    fn the_budget_holds_and_every_result_is_counted_once(
+        steps in steps(),
+        budget in 0..400_usize,
+        created_timestamps: bool,
+    ) {
+        let mut began: BTreeMap<(Group, Name), Timestamp> = BTreeMap::new();
         let mut last: BTreeMap<String, f64> = BTreeMap::new();
         let mut there: BTreeMap<String, f64> = BTreeMap::new();
         let mut groups = BTreeSet::new();
-        for (budget, shown) in play(&steps, budget) {
+        for (budget, shown) in play(&steps, budget, created_timestamps) {
             groups.extend(shown.groups.iter().map(|row| row.group.clone()));
             // Each group's sum of the others has to be somewhere.
-            prop_assert!(shown.case_series() <= budget.max(groups.len() * SERIES_PER_OTHER));
+            let width = Width::of(created_timestamps);
+            prop_assert!(shown.case_series() <= budget.max(groups.len() * width.other));
+            for row in &shown.cases {
+                prop_assert_eq!(row.created.is_some(), created_timestamps);
+                // Whatever leaves and returns, and whatever process counts: what goes on began when it began.
+                if let Some(created) = row.created {
+                    let known = began.entry((row.group.clone(), row.case.clone())).or_insert(created);
+                    prop_assert_eq!(*known, created);
+                    prop_assert!(created <= shown.as_of);
+                }
+            }
             let mut in_order = shown.cases.clone();
             in_order.sort_by(|a, b| (&a.group, &a.case).cmp(&(&b.group, &b.case)));
             prop_assert_eq!(&in_order, &shown.cases);
