@@ -234,8 +234,16 @@ pub(super) struct Appendix<'a> {
 /// when somebody asks for them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Beginnings {
-    groups: Vec<(Group, Began, Option<Began>, Vec<(CaseIndex, Began)>)>,
+    groups: Vec<GroupBegan>,
     environments: Vec<(Name, Began)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct GroupBegan {
+    group: Group,
+    began: Began,
+    rows: Vec<(CaseIndex, Began)>,
+    other: Option<Began>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -329,10 +337,15 @@ impl SourceState {
 
     /// What is kept beside both.
     pub(super) fn beginnings(&self) -> Beginnings {
-        let of_group = |(name, group): (&Group, &GroupState)| {
-            let other = group.other.as_ref().map(|other| Began(other.created));
-            let rows = group.rows.iter().map(|(case, row)| (*case, Began(row.created)));
-            (name.clone(), Began(group.created), other, rows.collect())
+        let of_group = |(name, group): (&Group, &GroupState)| GroupBegan {
+            group: name.clone(),
+            began: Began(group.created),
+            rows: group
+                .rows
+                .iter()
+                .map(|(case, row)| (*case, Began(row.created)))
+                .collect(),
+            other: group.other.as_ref().map(|other| Began(other.created)),
         };
         let environments = self.environments.iter();
         Beginnings {
@@ -344,15 +357,15 @@ impl SourceState {
     }
 
     fn begin(&mut self, beginnings: Beginnings) {
-        for (name, Began(created), other, rows) in beginnings.groups {
-            let Some(group) = self.groups.get_mut(&name) else {
+        for known in beginnings.groups {
+            let Some(group) = self.groups.get_mut(&known.group) else {
                 continue;
             };
-            group.created = created;
-            if let Some((row, Began(created))) = group.other.as_mut().zip(other) {
+            group.created = known.began.0;
+            if let Some((row, Began(created))) = group.other.as_mut().zip(known.other) {
                 row.created = created;
             }
-            for (case, Began(created)) in rows {
+            for (case, Began(created)) in known.rows {
                 if let Some(row) = group.rows.get_mut(&case) {
                     row.created = created;
                 }
