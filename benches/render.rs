@@ -19,6 +19,7 @@ fn case_row(number: usize) -> CaseRow {
     let at = Timestamp::from_second(1_795_300_000).unwrap_or_default();
     CaseRow {
         snoozed: false,
+        created: None,
         group: Group {
             environment: "staging".into(),
             branch: "main".into(),

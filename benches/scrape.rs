@@ -91,6 +91,7 @@ fn case_rows(count: usize) -> Vec<CaseRow> {
         .map(|_| {
             let mut row = CaseRow {
                 snoozed: false,
+                created: None,
                 group: Group {
                     environment: "staging".into(),
                     branch: "main".into(),
