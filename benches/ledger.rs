@@ -71,6 +71,7 @@ fn spec(cases: usize) -> SourceSpec {
         },
         promotion: None,
         health: health::Settings::default(),
+        created_timestamps: false,
     }
 }
 

@@ -129,6 +129,7 @@ fn main() {
         limits,
         promotion: None,
         health: health::Settings::default(),
+        created_timestamps: false,
     };
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let days: u64 = arguments
