@@ -158,7 +158,7 @@ pub(crate) struct Table {
 impl Table {
     /// Finds what is not the same in `new` as in `old`, of which the blocks are. Both are sorted. A row that was not there
     /// joins the block that it falls into, so one new case leaves the other blocks alone; a block that has grown too large is
-    /// cut.
+    /// cut, and one that has become small joins the one before.
     pub(crate) fn update<R: Row>(&mut self, old: &[R], new: &[R]) {
         let blocks = std::mem::take(&mut self.blocks);
         let mut result = Vec::with_capacity(blocks.len());
@@ -169,7 +169,7 @@ impl Table {
             let now = new.get(new_start..new_start + block.rows);
             if now.is_some_and(|now| now.iter().zip(was).all(|(now, was)| now.is_like(was))) {
                 new_start += block.rows;
-                result.push(block);
+                self.add(&mut result, block, &new[..new_start]);
                 continue;
             }
             let rest = &new[new_start..];
@@ -179,18 +179,14 @@ impl Table {
             };
             new_start += count;
             if count > 2 * BLOCK_ROWS {
-                self.cut(&mut result, &rest[..count]);
+                self.cut(&mut result, &new[..new_start], count);
             } else if count > 0 {
                 self.serial += 1;
-                result.push(Block::new(self.serial, &rest[..count], block.segments));
+                let block = Block::new(self.serial, &rest[..count], block.segments);
+                self.add(&mut result, block, &new[..new_start]);
             }
         }
-        self.cut(&mut result, &new[new_start..]);
-        // After many rows have gone, the blocks that are left are too small to compress well.
-        if result.len() > 2 * (new.len() / BLOCK_ROWS + 1) {
-            result.clear();
-            self.cut(&mut result, new);
-        }
+        self.cut(&mut result, new, new.len() - new_start);
         self.blocks = result;
         self.joined
             .resize_with(self.blocks.len().div_ceil(STRETCH_BLOCKS), Joined::default);
@@ -199,10 +195,28 @@ impl Table {
         }
     }
 
-    fn cut<R: Row>(&mut self, result: &mut Vec<Block>, rows: &[R]) {
-        for rows in rows.chunks(BLOCK_ROWS) {
+    /// Adds the last `count` of these rows as new blocks.
+    fn cut<R: Row>(&mut self, result: &mut Vec<Block>, rows: &[R], count: usize) {
+        let mut end = rows.len() - count;
+        for some in rows[end..].chunks(BLOCK_ROWS) {
+            end += some.len();
             self.serial += 1;
-            result.push(Block::new(self.serial, rows, Vec::new()));
+            let block = Block::new(self.serial, some, Vec::new());
+            self.add(result, block, &rows[..end]);
+        }
+    }
+
+    /// Adds a block, to which the last of these rows belong. If the one before has room for them, they go there: no two
+    /// neighbours are as small together as one block, so rows that come and go one by one do not make more and smaller blocks
+    /// in the long run, which cost room and compress worse.
+    fn add<R: Row>(&mut self, result: &mut Vec<Block>, block: Block, rows: &[R]) {
+        match result.last_mut() {
+            Some(last) if last.rows + block.rows <= BLOCK_ROWS => {
+                let first = rows.len() - last.rows - block.rows;
+                self.serial += 1;
+                *last = Block::new(self.serial, &rows[first..], std::mem::take(&mut last.segments));
+            }
+            _ => result.push(block),
         }
     }
 
@@ -271,5 +285,96 @@ impl Table {
         segments.for_each(|segments| segments[format as usize].unpack());
         let stretches = self.joined.iter_mut().flat_map(|joined| &mut joined.stretches);
         stretches.for_each(|stretches| stretches[format as usize].unpack());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reads as its two numbers.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Pair(u32, u32);
+
+    impl Row for Pair {
+        type Shown = Vec<Self>;
+
+        fn rows(shown: &Vec<Self>) -> &[Self] {
+            shown
+        }
+
+        fn is_before(&self, other: &Self) -> bool {
+            self.0 < other.0
+        }
+
+        fn is_like(&self, other: &Self) -> bool {
+            self == other
+        }
+
+        fn with_labels(rows: &[Self], _: &str, mut use_labels: impl FnMut(&str)) {
+            rows.iter().for_each(|_| use_labels(""));
+        }
+
+        const COLUMNS: &'static [Column<Self>] = &[];
+    }
+
+    /// Blocks are as long as the rows, none is too large, and no two neighbours would fit into one.
+    fn check(table: &Table, rows: usize) {
+        let sizes: Vec<_> = table.blocks.iter().map(|block| block.rows).collect();
+        assert_eq!(sizes.iter().sum::<usize>(), rows, "{sizes:?}");
+        assert!(
+            sizes.iter().all(|size| (1..=2 * BLOCK_ROWS).contains(size)),
+            "{sizes:?}"
+        );
+        let fit = |pair: &[usize]| pair[0] + pair[1] <= BLOCK_ROWS;
+        assert!(!sizes.windows(2).any(fit), "{sizes:?}");
+        assert_eq!(table.joined.len(), sizes.len().div_ceil(STRETCH_BLOCKS));
+        let serials = table.joined.iter().flat_map(|joined| &joined.serials);
+        assert!(serials.eq(table.blocks.iter().map(|block| &block.serial)));
+    }
+
+    #[test]
+    fn rows_that_are_renamed_one_by_one_in_the_course_of_a_year_do_not_make_more_blocks() {
+        const ROWS: u32 = 2_400;
+        let mut table = Table::default();
+        let mut rows: Vec<_> = (ROWS..2 * ROWS).map(|row| Pair(row, 0)).collect();
+        table.update(&[], &rows);
+        let at_first = table.blocks.len();
+        for row in (0..ROWS).step_by(2) {
+            let old = rows.clone();
+            rows.retain(|known| known.0 != ROWS + row);
+            rows.insert(rows.partition_point(|known| known.0 < row), Pair(row, 0));
+            table.update(&old, &rows);
+            check(&table, rows.len());
+        }
+        let now = table.blocks.len();
+        assert!(now <= at_first * 5 / 4, "{now} after {at_first}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_and_goes_blocks_stay_near_their_size_and_what_is_the_same_stays(
+            steps in proptest::collection::vec(
+                (0_u32..500, 0_u32..500, 1_usize..20, 0_u32..3), 1..20),
+        ) {
+            let mut table = Table::default();
+            let mut rows: Vec<Pair> = Vec::new();
+            for (from, to, step, value) in steps {
+                let old = rows.clone();
+                let (from, to) = (from.min(to), from.max(to));
+                rows.retain(|row| !(from..to).contains(&row.0));
+                if value > 0 {
+                    rows.extend((from..to).step_by(step).map(|row| Pair(row, value)));
+                    rows.sort_by_key(|row| row.0);
+                }
+                table.update(&old, &rows);
+                check(&table, rows.len());
+                let serials: Vec<_> = table.blocks.iter().map(|block| block.serial).collect();
+                table.update(&rows, &rows.clone());
+                prop_assert!(serials.iter().eq(table.blocks.iter().map(|block| &block.serial)));
+            }
+        }
     }
 }

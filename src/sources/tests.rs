@@ -394,6 +394,23 @@ fn one_finished_run_costs_the_list_its_details_and_its_cases_once_the_analytics_
 }
 
 #[test]
+fn however_many_runs_and_histories_a_round_reads_it_looks_at_all_cases_a_few_times() {
+    let mut shop = Shop::new(&[(1, "ended", 500)]);
+    let mut settings = settings(Kind::Empirical, Discovery::RunDetails);
+    settings.cases.batch_size = 1;
+    let mut source = Empirical::new(settings);
+    round(&mut source, &mut |request| shop.answer(request));
+    shop.cases = vec!["a", "b", "c", "d", "e", "f", "g", "h"];
+    shop.runs.extend((2..=41).map(|id| (id, ("ended", 15))));
+    let looks = source.looks();
+    let said = round(&mut source, &mut |request| shop.answer(request));
+    let asked = |what: &str| said.requests.iter().filter(|request| request.contains(what)).count();
+    assert_eq!((asked("/api/test-runs/"), asked("test-case-history")), (40, 8));
+    let looks = source.looks() - looks;
+    assert!(looks <= 2, "{looks} times");
+}
+
+#[test]
 fn a_run_that_was_cancelled_before_anything_ran_has_no_results_to_ask_for() {
     let mut shop = Shop::new(&[(1, "ended", 500)]);
     let mut source = empirical();

@@ -10,7 +10,7 @@ use super::recent::Order;
 use crate::model::{CaseResult, Group, Run, RunId};
 
 /// Finished runs remembered per source, whatever the retention says: 90 days of more than 500 runs a day. Beyond it the
-/// oldest leave first. With 10,000 cases a run costs about 1.6 kB here, most of it its set of cases.
+/// oldest leave first. A run of 10,000 cases costs about 1.8 kB here, most of it its set of cases.
 pub(super) const RUNS_MAX: usize = 50_000;
 
 /// Unfinished runs remembered per source. A platform that has more of them than this at once is not being tested but stuck.
@@ -23,45 +23,111 @@ pub(super) const ORPHANS_MAX: usize = 50_000;
 /// A place of a case in its source's table.
 pub(super) type CaseIndex = u32;
 
-/// A set of cases that grows to the highest member: one bit a case, so that every result of the retention can be
-/// remembered exactly.
+/// Words of a [`Chunk`], of 64 cases each. With fewer, a run of all cases costs more for the chunks' numbers; with more, a run
+/// of few cases costs more for those that it has not.
+const CHUNK_WORDS: usize = 8;
+
+/// Some neighbouring cases of a set.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    number: u32,
+    words: [u64; CHUNK_WORDS],
+}
+
+/// A set of cases: one bit a case, so that every result of the retention can be remembered exactly. Only where it has members:
+/// a renamed case gets another place, and after a year the cases of one suite are anywhere. In a ledger it is the bits of all
+/// cases up to the highest member.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(into = "AllWords", from = "AllWords")]
 pub(super) struct CaseSet {
+    /// By number.
+    chunks: Vec<Chunk>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AllWords {
     words: Vec<u64>,
 }
 
+impl From<CaseSet> for AllWords {
+    fn from(set: CaseSet) -> Self {
+        let mut words = Vec::new();
+        for chunk in &set.chunks {
+            words.resize(chunk.number as usize * CHUNK_WORDS, 0);
+            words.extend_from_slice(&chunk.words);
+        }
+        words.truncate(words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1));
+        Self { words }
+    }
+}
+
+impl From<AllWords> for CaseSet {
+    fn from(all: AllWords) -> Self {
+        let chunks = all.words.chunks(CHUNK_WORDS).zip(0..).map(|(some, number)| {
+            let mut words = [0; CHUNK_WORDS];
+            words[..some.len()].copy_from_slice(some);
+            Chunk { number, words }
+        });
+        let mut chunks: Vec<_> = chunks.filter(|chunk| chunk.words != [0; CHUNK_WORDS]).collect();
+        chunks.shrink_to_fit();
+        Self { chunks }
+    }
+}
+
 impl CaseSet {
+    /// Where a case is: its chunk's number, its word there, its bit.
+    fn place(case: CaseIndex) -> (u32, usize, u64) {
+        let word = case as usize / 64;
+        let number = case / (64 * CHUNK_WORDS as u32);
+        (number, word % CHUNK_WORDS, 1 << (case % 64))
+    }
+
+    /// A chunk, to be changed; a new one if need be.
+    fn chunk(&mut self, number: u32) -> &mut Chunk {
+        let place = self.chunks.binary_search_by_key(&number, |chunk| chunk.number);
+        let place = place.unwrap_or_else(|place| {
+            // There are few, and there are very many sets: none has more room than it needs.
+            self.chunks.reserve_exact(1);
+            let words = [0; CHUNK_WORDS];
+            self.chunks.insert(place, Chunk { number, words });
+            place
+        });
+        &mut self.chunks[place]
+    }
+
     /// Adds a case; true if it was not there.
     pub(super) fn insert(&mut self, case: CaseIndex) -> bool {
-        let (word, bit) = (case as usize / 64, 1_u64 << (case % 64));
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        let new = self.words[word] & bit == 0;
-        self.words[word] |= bit;
+        let (number, word, bit) = Self::place(case);
+        let word = &mut self.chunk(number).words[word];
+        let new = *word & bit == 0;
+        *word |= bit;
         new
     }
 
     /// Whether a case is in it.
     pub(super) fn contains(&self, case: CaseIndex) -> bool {
-        self.words
-            .get(case as usize / 64)
-            .is_some_and(|word| word & (1_u64 << (case % 64)) != 0)
+        let (number, word, bit) = Self::place(case);
+        let place = self.chunks.binary_search_by_key(&number, |chunk| chunk.number);
+        place.is_ok_and(|place| self.chunks[place].words[word] & bit != 0)
     }
 
     /// Adds every member of another set.
     pub(super) fn add(&mut self, other: &Self) {
-        if other.words.len() > self.words.len() {
-            self.words.resize(other.words.len(), 0);
-        }
-        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
-            *mine |= theirs;
+        for theirs in &other.chunks {
+            let mine = self.chunk(theirs.number);
+            for (mine, theirs) in mine.words.iter_mut().zip(theirs.words) {
+                *mine |= theirs;
+            }
         }
     }
 
     /// The members, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = CaseIndex> + '_ {
-        self.words.iter().zip(0_u32..).flat_map(|(word, at)| {
+        let words = self.chunks.iter().flat_map(|chunk| {
+            let first = chunk.number * CHUNK_WORDS as u32;
+            (first..).zip(chunk.words)
+        });
+        words.flat_map(|(at, word)| {
             (0..64_u32)
                 .filter(move |bit| word & (1_u64 << bit) != 0)
                 .map(move |bit| at * 64 + bit)
@@ -303,5 +369,64 @@ impl Orphans {
     /// Results that were dropped for want of room.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As it was kept before it had chunks.
+    #[derive(Serialize, Deserialize)]
+    struct Kept {
+        words: Vec<u64>,
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_of_cases_has_the_members_that_were_added_before_and_after_a_ledger(
+            one in proptest::collection::btree_set(0_u32..3_000, 0..40),
+            other in proptest::collection::btree_set(0_u32..3_000, 0..40),
+            asked in proptest::collection::vec(0_u32..4_000, 40),
+        ) {
+            let set_of = |cases: &BTreeSet<u32>| {
+                let mut set = CaseSet::default();
+                // From the highest to the lowest: chunks come in any order.
+                for case in cases.iter().rev() {
+                    assert!(set.insert(*case));
+                    assert!(!set.insert(*case));
+                }
+                set
+            };
+            let mut set = set_of(&one);
+            set.add(&set_of(&other));
+            let members: BTreeSet<_> = one.union(&other).copied().collect();
+            let kept = postcard::to_stdvec(&set).unwrap();
+            let mut words = vec![0_u64; members.last().map_or(0, |last| *last as usize / 64 + 1)];
+            for case in &members {
+                words[*case as usize / 64] |= 1 << (case % 64);
+            }
+            prop_assert_eq!(&kept, &postcard::to_stdvec(&Kept { words }).unwrap());
+            for set in [set, postcard::from_bytes(&kept).unwrap()] {
+                prop_assert!(set.iter().eq(members.iter().copied()));
+                for case in &asked {
+                    prop_assert_eq!(set.contains(*case), members.contains(case));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_run_remembers_of_its_cases_follows_how_many_there_are_and_not_where_they_are() {
+        let mut cases = CaseSet::default();
+        for case in 0..1_000 {
+            cases.insert(1_000_000 + case);
+        }
+        assert_eq!(cases.chunks.len(), 3);
+        assert_eq!(cases.chunks.capacity(), 3, "no room that is not needed");
+        let again: CaseSet = postcard::from_bytes(&postcard::to_stdvec(&cases).unwrap()).unwrap();
+        assert_eq!((again.chunks.len(), again.chunks.capacity()), (3, 3));
     }
 }

@@ -2,7 +2,7 @@
 //! Analytics lag behind a run's end, so a finished run's results are awaited case by case; never builds a request.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -102,6 +102,26 @@ struct Awaited {
     cases: BTreeMap<Name, Wait>,
 }
 
+/// What is awaited of one case at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waits {
+    /// The oldest end of the runs whose results are asked for now.
+    due: Option<Timestamp>,
+    /// When the next of the others will be.
+    later: Option<Timestamp>,
+}
+
+impl Waits {
+    fn add(&mut self, run: &Awaited, wait: &Wait, now: Timestamp) {
+        let (known, time) = if wait.next <= now {
+            (&mut self.due, run.ended)
+        } else {
+            (&mut self.later, wait.next)
+        };
+        *known = Some(known.map_or(time, |known| known.min(time)));
+    }
+}
+
 /// What outlives the process.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Memory<'a> {
@@ -120,9 +140,47 @@ struct Queue {
     due: [BTreeSet<(Timestamp, Name)>; CLASSES],
     /// Cases that lack a pass.
     passless: BTreeSet<Name>,
+    /// How often all cases were looked at.
+    looks: u64,
 }
 
 impl Queue {
+    /// Puts a case where it belongs.
+    fn put(&mut self, id: &Name, tracked: &mut Tracked, waits: Waits, patient: bool, now: Timestamp) {
+        let mut until = waits.later.unwrap_or(Timestamp::MAX);
+        let class = match (waits.due, tracked.refreshed) {
+            _ if tracked.not_before.is_some_and(|time| time > now) => {
+                until = tracked.not_before.unwrap_or(until);
+                None
+            }
+            (Some(_), None) => Some(NEW),
+            (Some(_), Some(_)) if tracked.missed => Some(MISSED),
+            (Some(_), Some(_)) => Some(AWAITED),
+            (None, None) if !patient || waits.later.is_none() => Some(UNASKED),
+            _ if tracked.deeper.is_some() => Some(PASSLESS),
+            _ => None,
+        };
+        let since = tracked.refreshed.unwrap_or(tracked.first_seen);
+        // A case that has not run for a night is as fresh as one that was read just now, up to the end of the next run.
+        let since = waits.due.map_or(since, |ended| since.max(ended));
+        let place = class.map(|class| (class, since));
+        let before = std::mem::replace(&mut tracked.queued, place);
+        self.until = self.until.min(until);
+        if before != place {
+            if let Some((class, since)) = before {
+                self.due[class].remove(&(since, id.clone()));
+            }
+            if let Some((class, since)) = place {
+                self.due[class].insert((since, id.clone()));
+            }
+        }
+        if tracked.lacks_pass() {
+            self.passless.insert(id.clone());
+        } else {
+            self.passless.remove(id);
+        }
+    }
+
     /// The class that is to be asked about first.
     fn first(&self) -> Option<usize> {
         let head = |class: usize| Some((handicapped(class, self.due[class].first()?.0), class));
@@ -324,7 +382,8 @@ impl Cases {
         self.awaited.keys().copied()
     }
 
-    /// Looks which cases are due now, if that may have changed since the last look.
+    /// Looks which cases are due now, if that may have changed since the last look. That is a look at all cases and all that is
+    /// awaited of them, so it is for the moment when histories are asked for, and not for each of the runs that are read before.
     pub(super) fn prepare(&mut self, now: Timestamp) {
         if self.queue.made && now < self.queue.until {
             return;
@@ -332,65 +391,45 @@ impl Cases {
         self.queue = Queue {
             made: true,
             until: Timestamp::MAX,
+            looks: self.queue.looks + 1,
             ..Queue::default()
         };
-        for tracked in self.tracked.values_mut() {
-            tracked.queued = None;
+        let mut waits: HashMap<&Name, Waits> = HashMap::new();
+        for run in self.awaited.values() {
+            for (id, wait) in &run.cases {
+                waits.entry(id).or_default().add(run, wait, now);
+            }
         }
-        let ids: Vec<Name> = self.tracked.keys().cloned().collect();
-        for id in ids {
-            self.requeue(&id, now);
+        for (id, tracked) in &mut self.tracked {
+            tracked.queued = None;
+            let waits = waits.get(id).copied().unwrap_or_default();
+            self.queue.put(id, tracked, waits, self.patient, now);
         }
     }
 
     /// Puts a case where it belongs in the queue.
     fn requeue(&mut self, id: &Name, now: Timestamp) {
-        let (mut awaited, mut waiting) = (false, false);
-        let mut until = Timestamp::MAX;
-        // A case that has not run for a night is as fresh as one that was read just now, up to the end of the next run.
-        let mut fresh_until = Timestamp::MAX;
-        for (run, wait) in self.awaited.values().filter_map(|run| Some((run, run.cases.get(id)?))) {
-            if wait.next <= now {
-                awaited = true;
-                fresh_until = fresh_until.min(run.ended);
-            } else {
-                waiting = true;
-                until = until.min(wait.next);
-            }
-        }
         let Some(tracked) = self.tracked.get_mut(id) else {
             return;
         };
-        let class = match (awaited, tracked.refreshed) {
-            _ if tracked.not_before.is_some_and(|time| time > now) => {
-                until = tracked.not_before.unwrap_or(until);
-                None
-            }
-            (true, None) => Some(NEW),
-            (true, Some(_)) if tracked.missed => Some(MISSED),
-            (true, Some(_)) => Some(AWAITED),
-            (false, None) if !self.patient || !waiting => Some(UNASKED),
-            _ if tracked.deeper.is_some() => Some(PASSLESS),
-            _ => None,
-        };
-        let since = tracked.refreshed.unwrap_or(tracked.first_seen);
-        let since = if awaited { since.max(fresh_until) } else { since };
-        let place = class.map(|class| (class, since));
-        let before = std::mem::replace(&mut tracked.queued, place);
-        self.queue.until = self.queue.until.min(until);
-        if before != place {
-            if let Some((class, since)) = before {
-                self.queue.due[class].remove(&(since, id.clone()));
-            }
-            if let Some((class, since)) = place {
-                self.queue.due[class].insert((since, id.clone()));
+        let mut waits = Waits::default();
+        for run in self.awaited.values() {
+            if let Some(wait) = run.cases.get(id) {
+                waits.add(run, wait, now);
             }
         }
-        if tracked.lacks_pass() {
-            self.queue.passless.insert(id.clone());
-        } else {
-            self.queue.passless.remove(id);
-        }
+        self.queue.put(id, tracked, waits, self.patient, now);
+    }
+
+    /// How often all cases were looked at.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.queue.looks
+    }
+
+    /// Whether no history is to be asked for now.
+    pub(super) fn nothing_is_due(&self) -> bool {
+        self.queue.first().is_none()
     }
 
     /// The next history request, and how many more there are.
@@ -546,8 +585,9 @@ impl Cases {
         }
     }
 
-    /// A batch was answered. `cut` are the cases of which the answer shows only the newest entries, with the oldest run
-    /// shown. Gives the cases whose history stays cut, and the results that are taken from the runs' own word.
+    /// A batch was answered; [`Self::requeue_all`] comes next. `cut` are the cases of which the answer shows only the newest
+    /// entries, with the oldest run shown. Gives the cases whose history stays cut, and the results that are taken from the
+    /// runs' own word.
     pub(super) fn answered(
         &mut self,
         batch: &Batch,
@@ -583,9 +623,7 @@ impl Cases {
             tracked.missed &= tracked.deeper.is_some();
             still_cut += u64::from(tracked.missed || lacks_pass);
         }
-        let own_word = self.settle(batch, now);
-        self.requeue_all(&batch.ids, now);
-        (still_cut, own_word)
+        (still_cut, self.settle(batch, now))
     }
 
     /// After something about these cases has changed.
@@ -686,6 +724,8 @@ impl Cases {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::RunOutcome;
     use crate::sources::Discovery;
@@ -715,6 +755,37 @@ mod tests {
         cases
     }
 
+    fn run(id: RunId, ended: i64) -> Run {
+        Run {
+            id,
+            group: Group {
+                environment: Name::from("review-1"),
+                branch: Name::from("main"),
+            },
+            outcome: RunOutcome::Failed,
+            error_code: None,
+            created: None,
+            started: None,
+            ended: Some(at(ended)),
+            duration_seconds: None,
+            counts: crate::model::CaseCounts::default(),
+            commit: None,
+            build_url: None,
+        }
+    }
+
+    fn failed(case: &str, run: RunId) -> CaseResult {
+        CaseResult {
+            run,
+            case: Name::from(case),
+            outcome: CaseOutcome::Failed,
+            executed: None,
+            duration_seconds: None,
+            retries: None,
+            failure_signature: None,
+        }
+    }
+
     #[test]
     fn a_suspect_whose_time_has_not_come_is_not_passed_with_the_others() {
         let mut cases = cases(&["a", "b", "c"]);
@@ -729,37 +800,58 @@ mod tests {
     #[test]
     fn where_no_run_is_known_any_more_nothing_is_remembered_of_a_case() {
         let mut cases = cases(&["a"]);
-        let run = Run {
-            id: 1,
-            group: Group {
-                environment: Name::from("review-1"),
-                branch: Name::from("main"),
-            },
-            outcome: RunOutcome::Failed,
-            error_code: None,
-            created: None,
-            started: None,
-            ended: Some(at(0)),
-            duration_seconds: None,
-            counts: crate::model::CaseCounts::default(),
-            commit: None,
-            build_url: None,
-        };
-        let result = CaseResult {
-            run: 1,
-            case: Name::from("a"),
-            outcome: CaseOutcome::Failed,
-            executed: None,
-            duration_seconds: None,
-            retries: None,
-            failure_signature: None,
-        };
-        cases.arrived(&result, &run);
+        cases.arrived(&failed("a", 1), &run(1, 0));
         cases.requeue_all(&["a".to_owned()], at(0));
         assert!(cases.without_pass().is_some());
         cases.forget(at(1), SignedDuration::from_hours(24), |_| false, &Runs::default());
         cases.prepare(at(1));
         assert_eq!((cases.len(), cases.without_pass()), (1, None));
         assert!(cases.tracked["a"].passed_in.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn kept_case_by_case_the_queue_is_what_a_look_at_all_cases_gives(
+            steps in proptest::collection::vec((0_u8..6, 1_u64..4, any::<u8>(), 0_i64..30), 1..40),
+        ) {
+            let names = ["a", "b", "c", "d", "e"];
+            let mut cases = cases(&names[..3]);
+            let mut now = 0;
+            for (what, id, which, minutes) in steps {
+                let chosen = || names.iter().zip(0..).filter(|(_, bit)| which >> bit & 1 == 1).map(|(name, _)| *name);
+                let size = 1 + usize::from(which % 4);
+                match what {
+                    0 => now += minutes,
+                    1 => drop(cases.track(&Name::from(names[size]), None, at(now))),
+                    2 => {
+                        let listed = chosen().filter(|name| cases.tracked.contains_key(*name));
+                        let listed = listed.map(|name| (Name::from(name), CaseOutcome::Failed)).collect();
+                        cases.await_run(&run(id, now - minutes), listed, which >> 7 == 1, at(now));
+                    }
+                    3 => cases.forget_run(id),
+                    _ => {}
+                }
+                cases.prepare(at(now));
+                if let Some((batch, _)) = cases.batch(size, at(now)).filter(|_| what >= 4) {
+                    if what == 4 {
+                        for name in batch.ids.iter().filter(|name| chosen().any(|chosen| chosen == *name)) {
+                            cases.arrived(&failed(name, id), &run(id, now));
+                        }
+                        let is_cut = which >> 6 & 1 == 1;
+                        let cut = batch.ids.iter().take(usize::from(is_cut));
+                        let cut = cut.map(|id| (id.as_str(), Some(at(now - minutes)))).collect();
+                        cases.answered(&batch, &cut, at(now));
+                        cases.requeue_all(&batch.ids, at(now));
+                    } else {
+                        cases.postpone(&batch.ids, at(now));
+                    }
+                }
+                let (due, passless, until) = (cases.queue.due.clone(), cases.queue.passless.clone(), cases.queue.until);
+                cases.queue.made = false;
+                cases.prepare(at(now));
+                prop_assert_eq!((&due, &passless), (&cases.queue.due, &cases.queue.passless));
+                prop_assert!(until <= cases.queue.until, "what becomes due is seen in time");
+            }
+        }
     }
 }

@@ -222,6 +222,12 @@ impl Empirical {
         }
     }
 
+    /// How often all cases were looked at.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.cases.looks()
+    }
+
     fn lookback(&self) -> SignedDuration {
         SignedDuration::try_from(self.settings.lookback).unwrap_or(SignedDuration::from_hours(30 * 24))
     }
@@ -238,23 +244,24 @@ impl Empirical {
             return Some(Ask::Details(*id));
         }
         let due = self.runs.table.due(self.now);
-        let ask = match due.first() {
-            Some(id) => Some(Ask::Details(*id)),
-            // Before the histories, whose backlog may never end; but not twice in a row.
-            None if self.snoozes.are_due(self.now) && !self.snoozes.had_a_turn() => Some(Ask::Snoozes),
-            None => {
-                let cases = self.settings.cases.enabled.then(|| self.plan_cases()).flatten();
-                cases.or_else(|| self.snoozes.are_due(self.now).then_some(Ask::Snoozes))
-            }
-        };
-        self.backlog = due.len()
-            + self
-                .cases
-                .batch(self.batch_size.get(), self.now)
-                .map_or(0, |(_, rest)| rest + 1);
+        if let Some(id) = due.first().filter(|_| self.allowance.requests > 0) {
+            self.allowance.requests -= 1;
+            return Some(Ask::Details(*id));
+        }
+        self.cases.prepare(self.now);
+        let batch = self.cases.batch(self.batch_size.get(), self.now);
+        self.backlog = due.len() + batch.as_ref().map_or(0, |(_, rest)| rest + 1);
         if self.allowance.requests == 0 {
             return None;
         }
+        // Before the histories, whose backlog may never end; but not twice in a row.
+        let ask = if self.snoozes.are_due(self.now) && !self.snoozes.had_a_turn() {
+            Some(Ask::Snoozes)
+        } else {
+            let batch = batch.map(|(batch, _)| batch);
+            let cases = self.settings.cases.enabled.then(|| self.plan_cases(batch)).flatten();
+            cases.or_else(|| self.snoozes.are_due(self.now).then_some(Ask::Snoozes))
+        };
         let ask = ask.or_else(|| self.plan_again())?;
         self.allowance.requests -= 1;
         if matches!(ask, Ask::Snoozes) {
@@ -292,7 +299,8 @@ impl Empirical {
         Some(ask)
     }
 
-    fn plan_cases(&mut self) -> Option<Ask> {
+    /// `batch`: the next histories.
+    fn plan_cases(&self, batch: Option<Batch>) -> Option<Ask> {
         let listed = matches!(
             self.settings.cases.discovery,
             Discovery::Analytics | Discovery::Registry
@@ -303,7 +311,7 @@ impl Empirical {
         if listed && self.discovery_wanted && pause_over {
             return Some(Ask::Discover);
         }
-        if let Some((batch, _)) = self.cases.batch(self.batch_size.get(), self.now) {
+        if let Some(batch) = batch {
             return Some(Ask::History(batch));
         }
         if let Some(pass) = self.foreign.first() {
@@ -1255,7 +1263,6 @@ impl Empirical {
             let max = self.settings.cases.max;
             learned.notices.push(Notice::CasesRefused { cases, max });
         }
-        self.cases.prepare(self.now);
         self.ask = self.plan();
         self.tell_after_snooze(learned);
         self.tell_snoozes(learned);
@@ -1265,7 +1272,7 @@ impl Empirical {
         self.failures_in_a_row = 0;
         self.cases.first_round_is_over(self.now);
         self.cases.prepare(self.now);
-        if self.cases.batch(self.batch_size.get(), self.now).is_none() {
+        if self.cases.nothing_is_due() {
             self.tell_nameless(learned);
         }
         if self.settings.cases.enabled && self.cases.len() == 0 {
