@@ -49,7 +49,7 @@ pub enum Command {
     Demo,
     /// Runs the simulated platforms only, to try a configuration on.
     Simulate {
-        /// Where the simulated platforms listen.
+        /// Where the simulated Empirical listens; the Sample Platform listens on the next port.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10956")]
         listen: SocketAddr,
         /// What the simulated history is made from; the same seed gives the same history.

@@ -116,9 +116,16 @@ fn variables(platform: &Simulated) -> Vec<(String, String)> {
         pair("STALE_AFTER", "1m"),
         pair("RATE_LIMIT__REQUESTS_PER_MINUTE", "100"),
         pair("RATE_LIMIT__BURST", "20"),
+        pair("GATE__ENABLED", "true"),
     ];
     if platform.kind == Kind::Empirical {
-        pairs.push(pair("CASES__ANALYTICS_LAG", "10s"));
+        // Tags stand in the list of cases only. Snoozes cost a request a minute.
+        pairs.extend([
+            pair("CASES__ANALYTICS_LAG", "10s"),
+            pair("CASES__DISCOVERY", "registry"),
+            pair("SNOOZES__ENABLED", "true"),
+            pair("SNOOZES__INTERVAL", "1m"),
+        ]);
     }
     pairs
 }

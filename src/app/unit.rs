@@ -68,7 +68,7 @@ impl Draft {
         let transport = HttpTransport::new(config.transport.clone())?;
         let own = own.prepare(&config.name, &info(&config));
         let status = Shared::new(SourceStatus::new(&config.name, wall(), config.poll.stale_after));
-        let view = SourceView::new(&config, status.clone());
+        let view = SourceView::new(&config, status.clone(), own.clone());
         let wall: Wall = Arc::new(wall);
         let parts = poll::Parts {
             index: number,
@@ -190,6 +190,7 @@ impl Unit {
         let reading = reading.then(|| config.source.clone());
         self.desk.change(config.poll.clone(), transport, reading);
         self.own.paced(config.poll.interval, config.poll.stale_after);
+        self.view.changed(&config);
         self.config = config;
         self.ca = ca;
     }

@@ -15,9 +15,13 @@ use super::wall;
 use crate::config::SourceConfig;
 use crate::metrics::Format;
 use crate::metrics::ends::{Body, Complete, Ends};
-use crate::model::RoundResult;
+use crate::metrics::own::SourceOwn;
+use crate::model::{Condition, Name, RoundResult};
 use crate::status::{Health, Problem, Report, Shared, Trouble, Troubles};
 use crate::web;
+
+/// So many gates of one source are shown on the page, which is for people. The status as JSON has all of them.
+const GATES_MAX: usize = 20;
 
 /// What the server needs of the application.
 pub(super) struct AppView {
@@ -60,15 +64,36 @@ pub(super) struct SourceView {
     kind: &'static str,
     base_url: String,
     status: Shared,
+    /// Knows what a scrape would tell of the gate.
+    own: SourceOwn,
+    has_gate: bool,
 }
 
 impl SourceView {
-    pub(super) fn new(source: &SourceConfig, status: Shared) -> Self {
+    pub(super) fn new(source: &SourceConfig, status: Shared, own: SourceOwn) -> Self {
         Self {
             kind: source.source.kind.label(),
             base_url: source.transport.base_url.to_string(),
             status,
+            own,
+            has_gate: source.promotion.is_some(),
         }
+    }
+
+    /// It goes on under another configuration. Kind and URL are the same, or it would be another source.
+    pub(super) fn changed(&mut self, source: &SourceConfig) {
+        self.has_gate = source.promotion.is_some();
+    }
+
+    /// `None`: no gate is asked for.
+    fn gates(&self, now: Timestamp) -> Option<Vec<GateRow>> {
+        let row = |(environment, blocked): (Name, Vec<Condition>)| GateRow {
+            environment: environment.to_string(),
+            promotable: blocked.is_empty(),
+            blocked: blocked.into_iter().map(Condition::label).collect(),
+        };
+        self.has_gate
+            .then(|| self.own.gates(now).into_iter().map(row).collect())
     }
 
     /// A former process has read the source at that time.
@@ -115,8 +140,35 @@ impl SourceView {
                 format!("{}: {}{recovered}", ago(error.at, now), error.what)
             }),
             advice: status.advice,
+            gates: self.gates(now).map(landing_gates).unwrap_or_default(),
         }
     }
+}
+
+/// What the page says of the gates, if there are any to be asked.
+fn landing_gates(gates: Vec<GateRow>) -> Vec<web::LandingGate> {
+    if gates.is_empty() {
+        let words = "no run on its branches is known yet".to_owned();
+        return vec![web::LandingGate {
+            words,
+            ..web::LandingGate::default()
+        }];
+    }
+    let more = gates.len().saturating_sub(GATES_MAX);
+    let shown = gates.into_iter().take(GATES_MAX).map(|gate| web::LandingGate {
+        words: if gate.promotable {
+            "promotable".to_owned()
+        } else {
+            format!("blocked by {}", gate.blocked.join(", "))
+        },
+        environment: gate.environment,
+        open: Some(gate.promotable),
+    });
+    let rest = (more > 0).then(|| web::LandingGate {
+        words: format!("and {more} more: see the status as JSON"),
+        ..web::LandingGate::default()
+    });
+    shown.chain(rest).collect()
 }
 
 fn note(problem: &Problem, now: Timestamp) -> web::LandingNote {
@@ -216,6 +268,15 @@ struct StatusRow<'a> {
     base_url: &'a str,
     #[serde(flatten)]
     report: Report,
+    gate: Option<Vec<GateRow>>,
+}
+
+/// The gate of one environment, in the words of the metrics.
+#[derive(Serialize)]
+struct GateRow {
+    environment: String,
+    promotable: bool,
+    blocked: Vec<&'static str>,
 }
 
 fn pieces(body: Body) -> web::Pieces {
@@ -277,6 +338,7 @@ impl web::View for AppView {
             kind: source.kind,
             base_url: &source.base_url,
             report: source.status.report(now),
+            gate: source.gates(now),
         });
         let document = StatusDocument {
             version: env!("CARGO_PKG_VERSION"),
@@ -311,8 +373,13 @@ impl web::View for AppView {
 mod tests {
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::promotion::{Evidence, Standing, Times};
     use crate::status::{LastError, LastRound, SourceStatus, Waiting};
+    use crate::store::Promotion;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -338,12 +405,98 @@ mod tests {
                 until: at(400),
             });
         });
-        let view = SourceView {
+        view(shared, own(), false).row(at(112))
+    }
+
+    fn own() -> SourceOwn {
+        let build = BuildInfo {
+            version: "1",
+            revision: "2",
+            rustc_version: "3",
+        };
+        let info = SourceInfo {
+            kind: "empirical",
+            base_url: "https://platform.example".parse().unwrap(),
+            poll_interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(900),
+        };
+        Own::new(build).unwrap().source("shop", &info)
+    }
+
+    fn view(status: Shared, own: SourceOwn, has_gate: bool) -> SourceView {
+        SourceView {
             kind: "empirical",
             base_url: "https://platform.example/".to_owned(),
-            status: shared,
+            status,
+            own,
+            has_gate,
+        }
+    }
+
+    fn standing(environment: &str, evidence: Evidence) -> Standing {
+        let times = Times {
+            run_ended: Some(at(50)),
+            ..Times::default()
         };
-        view.row(at(112))
+        Standing::of(environment.into(), evidence, times, SignedDuration::from_hours(1))
+    }
+
+    /// What the page and the JSON say of the gates at that second.
+    fn gates(view: &SourceView, now: i64) -> (Vec<String>, serde_json::Value) {
+        let page = view.row(at(now)).gates;
+        let words = |gate: web::LandingGate| format!("{:?} {}: {}", gate.open, gate.environment, gate.words);
+        let json = serde_json::to_value(view.gates(at(now))).unwrap();
+        (page.into_iter().map(words).collect(), json)
+    }
+
+    #[test]
+    fn the_gate_of_each_environment_is_told_in_the_words_of_the_metrics_and_as_of_now() {
+        let shared = Shared::new(SourceStatus::new("shop", at(0), Duration::from_secs(900)));
+        let none = view(shared.clone(), own(), false);
+        assert_eq!(gates(&none, 100), (vec![], json!(null)), "nobody has asked for one");
+        let own = own();
+        let view = view(shared, own.clone(), true);
+        let nothing = "None : no run on its branches is known yet".to_owned();
+        assert_eq!(gates(&view, 100), (vec![nothing], json!([])));
+        let failing = Evidence {
+            is_unread: true,
+            is_failing: true,
+            ..Evidence::good()
+        };
+        own.promotion(&Promotion {
+            as_of: Some(at(100)),
+            standings: [standing("prod", Evidence::good()), standing("staging", failing)].into(),
+        });
+        let page = vec![
+            "Some(true) prod: promotable".to_owned(),
+            "Some(false) staging: blocked by partial, case_failing".to_owned(),
+        ];
+        let json = json!([
+            {"environment": "prod", "promotable": true, "blocked": []},
+            {"environment": "staging", "promotable": false, "blocked": ["partial", "case_failing"]},
+        ]);
+        assert_eq!(gates(&view, 999), (page, json));
+        let (page, _) = gates(&view, 1000);
+        assert_eq!(
+            page[0], "Some(false) prod: blocked by stale",
+            "no round has told it so, time has"
+        );
+    }
+
+    #[test]
+    fn the_page_shows_some_gates_and_the_json_all() {
+        let own = own();
+        let shared = Shared::new(SourceStatus::new("shop", at(0), Duration::from_secs(900)));
+        let view = view(shared, own.clone(), true);
+        let standings = (0..=GATES_MAX).map(|number| standing(&format!("e{number:02}"), Evidence::good()));
+        own.promotion(&Promotion {
+            as_of: Some(at(100)),
+            standings: standings.collect(),
+        });
+        let (page, json) = gates(&view, 100);
+        assert_eq!(page.len(), GATES_MAX + 1);
+        assert_eq!(page[GATES_MAX], "None : and 1 more: see the status as JSON");
+        assert_eq!(json.as_array().map(Vec::len), Some(GATES_MAX + 1));
     }
 
     #[test]

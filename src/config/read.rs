@@ -101,8 +101,27 @@ impl<'a> Section<'a> {
 
     /// The section below a key; empty if there is none.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
+        let item = self.take(key);
+        self.below(key, item.map(Item::mapping))
+    }
+
+    /// The section below a key that is turned on and off by `enabled`: people like to write the truth value in its place.
+    pub(super) fn switched_section(&mut self, key: &'static str) -> Section<'a> {
+        let values = self.take(key).map(|item| match item.value {
+            Value::Bool(_, truth) => {
+                item.problem(format!(
+                    "{truth} is not a mapping; expected keys and values such as {key}: {{ enabled: {truth} }}"
+                ));
+                None
+            }
+            _ => item.mapping(),
+        });
+        self.below(key, values)
+    }
+
+    /// `values`: what was found there, `Some(None)` if it was no mapping.
+    fn below(&self, key: &'static str, values: Option<Option<Dict>>) -> Section<'a> {
         let path = child(&self.path, key);
-        let values = self.take(key).map(Item::mapping);
         Section {
             reader: self.reader,
             path,

@@ -133,7 +133,7 @@ pub(super) fn read_source(name: &str, mut source: Section<'_>) -> Option<(Source
     let ca_file = source.take("ca_file").and_then(|item| readable_file(&item));
     let poll = read_poll(&mut source);
     let settings = read_settings(&mut source, kind);
-    let promotion = read_gate(source.section("gate"), &settings);
+    let promotion = read_gate(source.switched_section("gate"), &settings);
     let health = read_health(source.section("health"));
     source.finish();
 
@@ -430,7 +430,7 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
     } else {
         let environments = read_environments(source);
         let unit = read_duration_unit(source);
-        (environments, unit, read_snoozes(source.section("snoozes")))
+        (environments, unit, read_snoozes(source.switched_section("snoozes")))
     };
     sources::Settings {
         kind: kind.unwrap_or(Kind::Empirical),
@@ -440,7 +440,7 @@ fn read_settings(source: &mut Section<'_>, kind: Option<Kind>) -> sources::Setti
         environments,
         run_duration_unit,
         snoozes,
-        cases: read_cases(source.section("cases"), kind),
+        cases: read_cases(source.switched_section("cases"), kind),
     }
 }
 
@@ -581,7 +581,13 @@ fn read_gate(mut gate: Section<'_>, settings: &sources::Settings) -> Option<prom
                 let Some(name) = item.text("a branch's name") else {
                     continue;
                 };
-                if !is_kept(&name) {
+                // No branch can be called so; taken for a name, it would be waited for without end.
+                if name.starts_with('~') {
+                    let name = quoted(&name);
+                    item.problem(format!(
+                        "{name} is an expression, and no expressions are taken here; expected the full name of a branch that `branches` keeps"
+                    ));
+                } else if !is_kept(&name) {
                     let name = quoted(&name);
                     item.problem(format!(
                         "{name} has no label of its own; expected a branch that `branches` keeps"

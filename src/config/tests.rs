@@ -625,9 +625,40 @@ fn a_gate_names_branches_that_have_a_label_and_cases_that_are_read() {
             "c.yaml: sources.a.gate.run_max_age: 5s is out of range; expected a duration from 1m to 30d",
         ],
     );
+    // As it is after `~.`, which keeps any name, after a list that does not, and without labels.
+    for branches in ["~.", "main", ""] {
+        check(
+            &empirical(&format!(
+                "branches: [{branches}]\ngate: {{ enabled: true, branches: [main, '~^release/'] }}"
+            )),
+            &[
+                "c.yaml: sources.a.gate.branches[1]: \"~^release/\" is an expression, and no expressions are taken here; expected the full name of a branch that `branches` keeps",
+            ],
+        );
+    }
     check(
         &empirical("cases: { enabled: false }\ngate: { enabled: true, required: [a] }"),
         &["c.yaml: sources.a.gate.required: cases are named, but cases.enabled is false; expected it to be true"],
+    );
+}
+
+#[test]
+fn who_writes_a_truth_value_for_a_section_is_shown_the_section() {
+    for (lines, key, truth) in [
+        ("snoozes: true", "snoozes", true),
+        ("gate: true", "gate", true),
+        ("cases: false", "cases", false),
+    ] {
+        check(
+            &empirical(lines),
+            &[&format!(
+                "c.yaml: sources.a.{key}: {truth} is not a mapping; expected keys and values such as {key}: {{ enabled: {truth} }}"
+            )],
+        );
+    }
+    check(
+        &empirical("snoozes: 10m"),
+        &["c.yaml: sources.a.snoozes: \"10m\" is not a mapping; expected keys and values"],
     );
 }
 

@@ -549,9 +549,12 @@ still shown at 0 before they move, which is what most want it for. One-hot gauge
 | `source` | the source's name in the configuration |
 | `environment` | Empirical: the environment's slug. Sample Platform: the platform, `linux` or `windows`. Left out where the platform names none |
 | `branch` | a branch that the source's `branches` lists by name or expression; `__other__` for every other one. Left out if `branches` is empty |
-| `case` | Empirical: the test case's id. Sample Platform: the regression test's id |
+| `case` | Empirical: the test case's id. Sample Platform: the regression test's id. `__other__`: those that the series budget has no room for, together |
+| `tags` of a case | where its list of cases tells them (Empirical: `discovery: analytics` and `registry`; Sample Platform: those of the sample, `samples`): sorted, with commas between them. Left out if there are none |
 | `outcome` of a run | RUN_OUTCOMES |
 | `outcome` of a case | CASE_OUTCOMES |
+| `verdict` | VERDICTS; [docs/health.md](docs/health.md) has the rules |
+| `window` | `health.window` of the source: how many of a case's newest results are counted at the most |
 | `state` | ACTIVE_STATES; only those that the platform has |
 | `error_code` | ERROR_CODES; only those that the platform has |
 | `condition` of the gate | CONDITIONS |
@@ -560,7 +563,9 @@ still shown at 0 before they move, which is what most want it for. One-hot gauge
 
 Sets of outcomes are closed: all members are shown for every group, at 0 if need be, also those that a platform never
 tells. An outcome that we do not know is `unknown` and counts in `testrun_exporter_unknown_values_total`.
-`testrun_case_last_outcome` is the exception, because there are many cases: only the current outcome is present.
+Gauges of single cases are the exception, because there are many cases: of `testrun_case_last_outcome` and
+`testrun_case_verdict` only the current outcome and verdict are present, and of `testrun_case_window_results` only
+outcomes that there are some of.
 
 The **last** run or result is the one whose run ended last. A streak of failures counts `failed` and `missing_output`,
 ends at `passed` or `flaky`, and passes over `skipped` and `unknown`.
@@ -569,7 +574,7 @@ ends at `passed` or `flaky`, and passes over `skipped` and `unknown`.
 /// The text of METRICS.md.
 #[must_use]
 pub fn markdown() -> String {
-    use crate::model::{ActiveState, CaseOutcome, Condition, ErrorCode, RoundResult, RunOutcome};
+    use crate::model::{ActiveState, CaseOutcome, Condition, ErrorCode, RoundResult, RunOutcome, Verdict};
     let words = |labels: Vec<&str>| {
         labels
             .iter()
@@ -586,6 +591,7 @@ pub fn markdown() -> String {
             "CASE_OUTCOMES",
             &words(CaseOutcome::ALL.iter().map(|it| it.label()).collect()),
         )
+        .replace("VERDICTS", &words(Verdict::ALL.iter().map(|it| it.label()).collect()))
         .replace(
             "ACTIVE_STATES",
             &words(ActiveState::ALL.iter().map(|it| it.label()).collect()),

@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::metrics::catalog::{self, Family, Type};
 use crate::metrics::text::{Format, Page, Samples, push_identity_label, push_text_label, safe_text, unix_seconds};
-use crate::model::{Condition, RoundResult};
+use crate::model::{Condition, Name, RoundResult};
 use crate::promotion::{Blocked, is_fresh, is_promotable};
 use crate::store::Promotion;
 
@@ -115,6 +115,14 @@ impl State {
         let stale_after = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
         let fresh = self.last_success.is_some_and(|at| now.duration_since(at) < stale_after);
         fresh && matches!(self.last_result, Some(RoundResult::Success | RoundResult::Throttled))
+    }
+
+    /// Each environment's standing at this moment, whatever became of the task that told it: by itself it grows stale.
+    fn gates(&self, now: Timestamp) -> impl Iterator<Item = (&Name, Blocked)> {
+        let stale_after = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
+        let is_fresh = is_fresh(self.promotion.as_of, stale_after, now);
+        let standings = self.promotion.standings.iter();
+        standings.map(move |standing| (&standing.environment, standing.blocked(now, is_fresh)))
     }
 }
 
@@ -358,17 +366,15 @@ impl Own {
         );
     }
 
-    /// Each environment's standing at this moment, whatever became of the task that told it: by itself it grows stale.
+    /// Each environment's standing at this moment.
     fn gates(&self, now: Timestamp) -> Vec<Gate> {
         let mut gates = Vec::new();
         for (name, state) in self.shared.sources().iter() {
-            let stale_after = SignedDuration::try_from(state.stale_after).unwrap_or(SignedDuration::MAX);
-            let is_fresh = is_fresh(state.promotion.as_of, stale_after, now);
-            for standing in state.promotion.standings.iter() {
+            for (environment, blocked) in state.gates(now) {
                 let mut labels = String::new();
                 push_identity_label(&mut labels, "source", name);
-                push_identity_label(&mut labels, "environment", &standing.environment);
-                gates.push((labels, standing.blocked(now, is_fresh)));
+                push_identity_label(&mut labels, "environment", environment);
+                gates.push((labels, blocked));
             }
         }
         gates
@@ -653,6 +659,23 @@ impl SourceOwn {
         if let Some(state) = self.shared.sources().get_mut(self.name()) {
             state.promotion = promotion.clone();
         }
+    }
+
+    /// By environment, what speaks against a promotion at this moment: just what a scrape would show.
+    #[must_use]
+    pub fn gates(&self, now: Timestamp) -> Vec<(Name, Vec<Condition>)> {
+        let Some(_here) = self.families() else {
+            return Vec::new();
+        };
+        let sources = self.shared.sources();
+        let holding = |blocked: Blocked| {
+            let all = Condition::ALL.iter().copied();
+            all.filter(|condition| blocked[condition.index()]).collect()
+        };
+        let gates = sources.get(self.name()).into_iter().flat_map(|state| state.gates(now));
+        gates
+            .map(|(environment, blocked)| (environment.clone(), holding(blocked)))
+            .collect()
     }
 
     /// So much time can no longer be read.

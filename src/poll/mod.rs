@@ -609,7 +609,15 @@ impl<S: Source, T: Transport> Poller<S, T> {
                 self.say(&text, "", true);
             }
             Notice::HistoryTruncated { cases } => {
-                self.say(&format!("the history of {cases} cases was cut at the limit"), "", false);
+                // The number changes from round to round; what stands already is found by how it begins.
+                let rest = format!(
+                    " ({cases} cases): they are asked for again with more results each, which costs further requests; nothing is to be done"
+                );
+                self.say(
+                    "histories were cut at the limit before all that is wanted was shown",
+                    &rest,
+                    false,
+                );
             }
             Notice::CasesRefused { max, .. } => {
                 self.say(

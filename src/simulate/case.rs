@@ -33,6 +33,8 @@ pub(super) struct Case {
     pub(super) character: Character,
     /// Its usual duration in milliseconds.
     pub(super) duration: i64,
+    /// Tags, in the order in which somebody has written them (Empirical).
+    pub(super) tags: &'static [&'static str],
 }
 
 const AREAS: &[&str] = &[
@@ -83,7 +85,16 @@ fn character(dice: &mut Dice, environments: usize, runs_before: usize) -> Charac
     }
 }
 
-/// Makes sure that there is something to see soon: a case that regresses with one of the first runs, and two that flip.
+/// The tags of a showcase, of one case after the other.
+const TAGS: &[&[&str]] = &[
+    &["smoke", "critical"],
+    &[],
+    &["slow"],
+    &["smoke"],
+    &["regression", "slow"],
+];
+
+/// Makes sure that there is something to see soon: a case that regresses with one of the first runs, two that flip, and tags.
 pub(super) fn showcase(cases: &mut [Case], runs_before: usize) {
     let shown = [
         Character::Regressing(runs_before + 2),
@@ -93,6 +104,9 @@ pub(super) fn showcase(cases: &mut [Case], runs_before: usize) {
     ];
     for (case, character) in cases.iter_mut().zip(shown) {
         case.character = character;
+    }
+    for (case, tags) in cases.iter_mut().zip(TAGS.iter().cycle()) {
+        case.tags = tags;
     }
 }
 
@@ -126,6 +140,7 @@ fn playwright(seed: u64, index: usize, character: Character, duration: i64, dice
         sample: 0,
         character,
         duration,
+        tags: &[],
     }
 }
 
@@ -151,6 +166,7 @@ fn regression(index: usize, character: Character, duration: i64, dice: &mut Dice
         sample,
         character,
         duration,
+        tags: &[],
     }
 }
 

@@ -255,7 +255,7 @@ fn item<'a>(world: &'a World, run: &'a Run) -> Item<'a> {
         environment_slug: (!run.odd.nameless).then_some(slug),
         error_code: None,
         failed_count: count(failed),
-        failed_count_after_snoozing: (world.options.snoozes > 0.0).then(|| {
+        failed_count_after_snoozing: world.has_snoozes().then(|| {
             let finished = attempt.is_finished(now);
             count(if finished { world.failed_after_snooze(run) } else { 0 })
         }),
@@ -534,7 +534,7 @@ struct AnalyticsCase<'a> {
     last_run_at: Iso,
     metrics: AnalyticsMetrics,
     project_name: &'a str,
-    tags: [&'a str; 0],
+    tags: &'a [&'a str],
     test_case_id: &'a str,
     test_name: &'a str,
 }
@@ -581,7 +581,7 @@ fn analytics_case<'a>(world: &'a World, index: usize, since: Ms, asked: &Asked) 
             total_runs: style.count(total),
         },
         project_name: case.project,
-        tags: [],
+        tags: case.tags,
         test_case_id: &case.id,
         test_name: &case.name,
     };
@@ -632,7 +632,7 @@ struct RegistryCase<'a> {
     name: &'a str,
     playwright_project: &'a str,
     suites: &'a [String],
-    tags: [&'a str; 0],
+    tags: &'a [&'a str],
     updated_at: Iso,
 }
 
@@ -654,7 +654,7 @@ fn registry(world: &World, asked: &Asked) -> Result<Page, Page> {
             name: &case.name,
             playwright_project: case.project,
             suites: &case.suites,
-            tags: [],
+            tags: case.tags,
             updated_at: created,
         })
         .collect();

@@ -74,6 +74,56 @@ fn a_demo_shows_a_regression_a_flip_and_a_queue_within_two_minutes_and_moves_all
     }
 }
 
+#[test]
+fn a_demo_has_tags_and_snoozes_of_which_one_is_over_one_ends_soon_and_one_hides_failures() {
+    let kind = Kind::Empirical;
+    for seed in 1..=20 {
+        let demo = WorldOptions {
+            seed,
+            ..WorldOptions::demo(kind, start())
+        };
+        let mut client = Client::new(kind, demo);
+        let of = |client: &mut Client, status: &str| -> Vec<Value> {
+            let list = client.get(&format!("/api/snoozes?status={status}"));
+            list["data"]["snoozes"].as_array().unwrap().clone()
+        };
+        // The regression, which is snoozed where nothing else is broken, has begun by then.
+        client.now = after(Duration::from_secs(120));
+        let (over, active) = (of(&mut client, "expired"), of(&mut client, "active"));
+        assert_eq!((over.len(), active.len()), (1, 2), "seed {seed}");
+        let truth = truth(&mut client);
+        let fails = |case: &str| truth.cases.iter().any(|(key, told)| key.2 == case && told.streak > 0);
+        let hides = |snooze: &Value| {
+            let mut cases = snooze["test_ids"].as_array().unwrap().iter();
+            cases.any(|case| fails(case.as_str().unwrap()))
+        };
+        assert!(active.iter().any(hides), "seed {seed}: {active:?}");
+        let items = items(&client.get("/api/test-runs?per_page=100"));
+        let counts = |item: &Value| {
+            (
+                item["failed_count"].as_u64(),
+                item["failed_count_after_snoozing"].as_u64(),
+            )
+        };
+        let is_less = |(all, left): (Option<u64>, Option<u64>)| left.unwrap() < all.unwrap();
+        assert!(items.iter().map(counts).any(is_less), "seed {seed}");
+        client.now = after(Duration::from_secs(15 * 60));
+        assert_eq!(of(&mut client, "active").len(), 1, "seed {seed}");
+
+        let registry = client.get("/api/v2/test-cases?per_page=100");
+        let analytics = client.get("/api/v2/analytics/test-cases?limit=500");
+        for list in [registry, analytics] {
+            let rows = list["data"]["test_cases"].as_array().unwrap();
+            let tagged = rows.iter().filter(|row| row["tags"] != serde_json::json!([])).count();
+            assert!(
+                tagged > rows.len() / 2 && tagged < rows.len(),
+                "{tagged} of {}",
+                rows.len()
+            );
+        }
+    }
+}
+
 /// The id of the demo's case of this place.
 fn client_case(kind: Kind, place: usize) -> String {
     let mut client = Client::new(kind, WorldOptions::demo(kind, start()));

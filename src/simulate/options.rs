@@ -98,7 +98,7 @@ pub struct WorldOptions {
     /// of a reader that has looked since the world's start; gauges are those of runs that are still told.
     pub keep_for: Duration,
     /// Something to see within two minutes of the start: a case regresses, others flip, and every so often more runs are
-    /// created at once than are executed.
+    /// created at once than are executed. Empirical's cases have tags, and some of them are or were snoozed.
     pub showcase: bool,
     /// Sample Platform: every page that holds this run answers 500. The truth knows nothing of it.
     pub poisoned: Option<RunId>,

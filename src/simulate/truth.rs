@@ -253,7 +253,7 @@ impl Truth {
                 outcome: outcome(world.kind, attempt),
                 ended: attempt.finished,
                 duration: attempt.started.map(|started| attempt.finished - started),
-                failed_after_snooze: (world.kind == Kind::Empirical && world.options.snoozes > 0.0)
+                failed_after_snooze: (world.kind == Kind::Empirical && world.has_snoozes())
                     .then(|| world.failed_after_snooze(run)),
             });
         }

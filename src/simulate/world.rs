@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::case::{Case, cases, showcase};
+use super::case::{Case, Character, cases, showcase};
 use super::dice::{Dice, Stream, scale};
 use super::options::WorldOptions;
 use super::run::{CaseRun, End, Ms, Planner, Run, Snooze, millis, peak};
@@ -20,6 +20,13 @@ const EMPIRICAL_RUN_ID_FIRST: RunId = 4001;
 const PRUNES: Ms = 16;
 /// In a peak, runs are created so quickly one after the other.
 const PEAK_GAP: Ms = 300;
+
+const MINUTE: Ms = 60_000;
+const HOUR: Ms = 60 * MINUTE;
+/// The ids of a showcase's own snoozes, far from those that follow runs.
+const SHOWN_SNOOZE_ID_FIRST: u64 = 900_001;
+/// So many broken cases are snoozed in a showcase at the most; the others stay in sight.
+const SHOWN_BROKEN: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -90,6 +97,9 @@ impl World {
             stop: i64::MAX,
             options,
         };
+        if world.options.showcase && kind == Kind::Empirical {
+            world.snoozes = shown_snoozes(&world.cases, start);
+        }
         world.write_history(start);
         world.next = start + world.gap();
         world
@@ -129,6 +139,11 @@ impl World {
         self.snoozes.extend(planner.snooze(&run));
         note_results(&mut self.by_case, self.kind, &run);
         self.runs.push(run);
+    }
+
+    /// Whether anything may ever be snoozed.
+    pub(super) fn has_snoozes(&self) -> bool {
+        self.options.snoozes > 0.0 || self.options.showcase && self.kind == Kind::Empirical
     }
 
     /// Failures of a run's attempt that nobody had snoozed when it was finished.
@@ -301,6 +316,30 @@ impl World {
             run.will_be_rewritten()
         });
     }
+}
+
+/// What a showcase begins with: a snooze that is over, one that ends within the hour, and one of cases that fail behind it.
+fn shown_snoozes(cases: &[Case], start: Ms) -> Vec<Snooze> {
+    let broken = |case: &Case| matches!(case.character, Character::Broken(_) | Character::Outputless);
+    let mut failing: Vec<usize> = (0..cases.len()).filter(|place| broken(&cases[*place])).collect();
+    failing.truncate(SHOWN_BROKEN);
+    if failing.is_empty() {
+        // No case has been broken from the beginning; the first one will be soon.
+        failing.push(0);
+    }
+    let snooze = |place: u64, cases: Vec<usize>, environment, created, until| Snooze {
+        id: SHOWN_SNOOZE_ID_FIRST + place,
+        cases,
+        environment,
+        created: start + created,
+        until: start + until,
+    };
+    vec![
+        snooze(0, vec![2], None, -30 * HOUR, -HOUR),
+        snooze(1, failing, None, -20 * HOUR, 3 * 24 * HOUR),
+        // Of a case that flips, in one environment.
+        snooze(2, vec![1], Some(0), -2 * HOUR, 15 * MINUTE),
+    ]
 }
 
 /// A row of the worker that comes after the cancellation: the run was tested after all, and is completed now.

@@ -1781,37 +1781,76 @@ fn failures_that_are_left_after_snoozes_are_told_when_they_change_and_make_no_ru
 #[test]
 fn tags_are_told_sorted_where_a_list_tells_them_and_details_do_not_take_them_away() {
     let shop = Shop::new(&[(1, "ended", 500)]);
-    let listed = Settings {
-        cases: CaseSettings {
-            ids: vec!["a".into()],
-            ..settings(Kind::Empirical, Discovery::Analytics).cases
-        },
-        ..settings(Kind::Empirical, Discovery::Analytics)
-    };
-    let mut source = Empirical::new(listed);
-    let row = json!({"test_case_id": "a", "test_name": "a", "file_path": "cart.spec.ts", "suites": ["cart"], "tags": ["slow", "@smoke", "slow", ""]});
-    let mut said = round(&mut source, &mut |request| match request.path() {
-        "/api/v2/analytics/test-cases" => {
-            Ok(json!({"data": {"test_cases": [row], "summary": {"total_test_cases": 1}}}))
-        }
-        _ => shop.answer(request),
-    });
-    let tags = |said: &Said| {
-        let info = |fact: &Fact| {
-            if let Fact::Case(info) = fact {
-                Some(info.tags.clone())
-            } else {
-                None
-            }
+    let odd = json!(["slow", "@smoke", "slow", ""]);
+    // Each as its platform's documents show it.
+    let analytics = json!({"data": {"test_cases": [{"test_case_id": "a", "test_name": "a", "file_path": "cart.spec.ts",
+        "project_name": "chromium", "tags": odd}], "summary": {"total_test_cases": 1}}});
+    let registry = json!({"data": {"test_cases": [{"id": "a", "name": "a", "file_path": "cart.spec.ts", "suites": ["cart"],
+        "playwright_project": "chromium", "tags": odd, "created_at": ago(9_000), "updated_at": ago(9_000),
+        "first_seen_commit_sha": null, "last_seen_commit_sha": null}], "sync_error": null},
+        "pagination": {"page": 1, "per_page": 100, "total": 1, "total_pages": 1, "has_more": false}});
+    let lists = [
+        (Discovery::Analytics, "/api/v2/analytics/test-cases", analytics),
+        (Discovery::Registry, "/api/v2/test-cases", registry),
+    ];
+    for (discovery, path, list) in lists {
+        let listed = Settings {
+            cases: CaseSettings {
+                ids: vec!["a".into()],
+                ..settings(Kind::Empirical, discovery).cases
+            },
+            ..settings(Kind::Empirical, discovery)
         };
-        said.learned.facts.iter().filter_map(info).collect::<Vec<_>>()
+        let mut source = Empirical::new(listed);
+        let mut said = round(&mut source, &mut |request| {
+            if request.path() == path {
+                Ok(list.clone())
+            } else {
+                shop.answer(request)
+            }
+        });
+        let last = told_tags(&said).last().map(|(_, tags)| tags.clone());
+        assert_eq!(last, Some(Some("@smoke,slow".into())), "{:?}", said.requests);
+        said = round_after(&mut source, 30, 10, &mut |request| shop.answer(request));
+        let tags = told_tags(&said);
+        assert!(tags.iter().all(|(_, tags)| tags.as_deref() == Some("@smoke,slow")));
+    }
+}
+
+/// By case, in the order in which they were told.
+fn told_tags(said: &Said) -> Vec<(Name, Option<Name>)> {
+    let info = |fact: &Fact| {
+        if let Fact::Case(info) = fact {
+            Some((info.case.clone(), info.tags.clone()))
+        } else {
+            None
+        }
     };
-    assert_eq!(
-        tags(&said).last(),
-        Some(&Some("@smoke,slow".into())),
-        "{:?}",
-        said.requests
-    );
-    said = round_after(&mut source, 30, 10, &mut |request| shop.answer(request));
-    assert!(tags(&said).iter().all(|tags| tags.as_deref() == Some("@smoke,slow")));
+    said.learned.facts.iter().filter_map(info).collect()
+}
+
+#[test]
+fn the_recorded_samples_lend_their_tags_to_the_tests_that_read_them() {
+    let mut settings = settings(Kind::SamplePlatform, Discovery::Samples);
+    settings.lookback = Duration::from_secs(365 * 86_400);
+    let mut source = SamplePlatform::new(settings);
+    let said = round(&mut source, &mut |request| match request.endpoint() {
+        "/runs" => Ok(recorded("runs")),
+        "/runs/{run_id}/summary" => {
+            let mut summary = recorded("run_summary_fail");
+            summary["run_id"] = request.path().split('/').nth(2).unwrap().parse::<u64>().unwrap().into();
+            Ok(summary)
+        }
+        "/samples" => Ok(recorded("samples")),
+        "/samples/{sample_id}/history" => match request.path().split('/').nth(2) {
+            Some("15") => Ok(recorded("history_s15_rt25")),
+            Some("20") => Ok(recorded("history_s20_rt34")),
+            _ => Ok(page(&[])),
+        },
+        other => panic!("{other}"),
+    });
+    let told: BTreeMap<Name, Option<Name>> = told_tags(&said).into_iter().collect();
+    let expected = [("25", "hardsubx,teletext"), ("34", "")];
+    let expected = expected.map(|(case, tags)| (Name::from(case), Some(Name::from(tags))));
+    assert_eq!(told, expected.into(), "{:?}", said.requests);
 }

@@ -81,10 +81,23 @@ pub struct LandingRow {
     pub last_error: Option<String>,
     /// What a person should do about it.
     pub advice: Vec<String>,
+    /// Whether what runs in its environments may be promoted; empty if nobody asks.
+    pub gates: Vec<LandingGate>,
+}
+
+/// The gate of one environment, or a word about all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LandingGate {
+    /// Which; empty: all.
+    pub environment: String,
+    /// Whether it lets through; `None`: there is nothing to tell.
+    pub open: Option<bool>,
+    /// The same in words, with what speaks against it.
+    pub words: String,
 }
 
 /// The style is allowed by its hash, so that nothing that upstream might smuggle in can bring another one.
-pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-JJVTvkEjpCYVbA/fnN841QSylejiYteBhwjrNKbZOZ0='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-VmoAwUCREOkw+tB5nKCejIfE8MnVWXbPIRsnqeKcJoI='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:light-dark(#1b1f24,#e8eaed);--soft:light-dark(#5a6370,#a3abb6);--line:light-dark(#d8dde3,#363c45);\
@@ -104,9 +117,10 @@ h2{font-size:1.15rem;margin:0 0 .75rem;display:flex;flex-wrap:wrap;justify-conte
 h2 span{font-size:.875rem;color:var(--tone);border:1px solid;border-radius:1rem;padding:.05rem .65rem}\
 dl{display:grid;grid-template-columns:8rem 1fr;gap:.3rem .75rem;margin:0}\
 dt{color:var(--soft)}\
-dd{margin:0;overflow-wrap:anywhere}\
+dd{margin:0;overflow-wrap:anywhere;grid-column:2}\
 .note{grid-column:1/-1;border-left:3px solid var(--slow);padding-left:.6rem;margin-top:.3rem}\
 .note b{display:block;font-weight:600}\
+.gate.up,.gate.down{color:var(--tone)}.gate b{color:var(--ink);font-weight:600}\
 .up{--tone:var(--up)}.slow,.starting{--tone:var(--slow)}.down{--tone:var(--down)}\
 @media(max-width:26rem){dl{grid-template-columns:6.5rem 1fr}}";
 
@@ -168,6 +182,7 @@ fn push_row(html: &mut String, row: &LandingRow) {
     push_entry(html, "Waiting for", row.waiting_for.as_deref().unwrap_or_default());
     push_entry(html, "Rate budget", &row.budget);
     push_entry(html, "Cases", &row.cases_tracked);
+    push_gates(html, &row.gates);
     push_note(html, "Last error", row.last_error.as_deref().unwrap_or_default());
     for advice in &row.advice {
         push_note(html, "Advice", advice);
@@ -189,6 +204,25 @@ fn push_platform(html: &mut String, row: &LandingRow) {
         );
     } else {
         push_entry(html, "Platform", &row.kind);
+    }
+}
+
+/// A line for each environment, under one term. The word says it as well as the colour.
+fn push_gates(html: &mut String, gates: &[LandingGate]) {
+    if !gates.is_empty() {
+        html.push_str("<dt>Gate</dt>");
+    }
+    for gate in gates {
+        let class = match gate.open {
+            Some(true) => " up",
+            Some(false) => " down",
+            None => "",
+        };
+        let _ = write!(html, "<dd class=\"gate{class}\">");
+        if !gate.environment.is_empty() {
+            let _ = write!(html, "<b>{}</b> ", Escaped(&gate.environment));
+        }
+        let _ = writeln!(html, "{}</dd>", Escaped(&gate.words));
     }
 }
 

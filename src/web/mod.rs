@@ -28,7 +28,7 @@ use http::header::{
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
-pub use landing::{Health, Landing, LandingNote, LandingRow};
+pub use landing::{Health, Landing, LandingGate, LandingNote, LandingRow};
 pub use negotiate::{Format, Wanted};
 pub use serve::serve;
 

@@ -69,6 +69,11 @@ impl View for Stage {
             health_words: "down since 12:00".to_owned(),
             last_error: Some("401 & \"so on\"".to_owned()),
             advice: vec!["mount a new token".to_owned()],
+            gates: vec![
+                gate("<staging>", Some(false), "blocked by stale, case_failing"),
+                gate("production", Some(true), "promotable"),
+                gate("", None, "and 1 more"),
+            ],
             ..LandingRow::default()
         };
         Landing {
@@ -84,6 +89,14 @@ impl View for Stage {
     }
     async fn reload(&self) -> Result<String, String> {
         Ok("reloaded".to_owned())
+    }
+}
+
+fn gate(environment: &str, open: Option<bool>, words: &str) -> LandingGate {
+    LandingGate {
+        environment: environment.to_owned(),
+        open,
+        words: words.to_owned(),
     }
 }
 
@@ -279,6 +292,9 @@ fn the_landing_page_escapes_what_it_is_handed() {
     <h2>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; <span>down since 12:00</span></h2>
     <dl>
     <dt>Platform</dt><dd>empirical, <a href="https://a.example/&quot;&gt;&lt;i&gt;" rel="noreferrer">https://a.example/&quot;&gt;&lt;i&gt;</a></dd>
+    <dt>Gate</dt><dd class="gate down"><b>&lt;staging&gt;</b> blocked by stale, case_failing</dd>
+    <dd class="gate up"><b>production</b> promotable</dd>
+    <dd class="gate">and 1 more</dd>
     <dd class="note"><b>Last error</b> 401 &amp; &quot;so on&quot;</dd>
     <dd class="note"><b>Advice</b> mount a new token</dd>
     </dl>

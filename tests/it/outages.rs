@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use testrun_exporter::model::{CaseOutcome, RunOutcome};
 use testrun_exporter::simulate::{Fault, FaultPlan, Platform, RunTruth, When, WorldOptions};
 use testrun_exporter::sources::Kind;
@@ -348,6 +349,7 @@ async fn the_gate_is_closed_while_the_platform_is_away_and_after_a_restart_until
             .await;
         let samples = exporter.rounds("it", "unreachable", 1).await;
         assert_eq!(gate(&samples), closed, "it stays there, at 0");
+        assert_eq!(gate_for_people(&exporter).await, Some((false, json!(["stale"]))));
         assert_eq!(
             samples.of("testrun_runs_total", &[("source", "it")]).count(),
             0,
@@ -374,5 +376,30 @@ async fn the_gate_is_closed_while_the_platform_is_away_and_after_a_restart_until
         exporter
             .wait_until("an open gate after a round", |samples| gate(samples) == open)
             .await;
+        assert_eq!(gate_for_people(&exporter).await, Some((true, json!([]))));
     }
+}
+
+/// What the landing page and the status say of the gate. `None` unless they say the same of every environment.
+async fn gate_for_people(exporter: &Exporter) -> Option<(bool, Value)> {
+    let status: Value = serde_json::from_str(&exporter.get("/api/v1/status").await.body).unwrap();
+    let page = exporter.get("/").await.body;
+    let rows = status["sources"][0]["gate"].as_array().unwrap();
+    let told = rows
+        .first()
+        .map(|row| (row["promotable"] == true, row["blocked"].clone()))?;
+    for row in rows {
+        let blocked: Vec<&str> = row["blocked"].as_array()?.iter().filter_map(Value::as_str).collect();
+        let (class, words) = match row["promotable"].as_bool()? {
+            true => ("up", "promotable".to_owned()),
+            false => ("down", format!("blocked by {}", blocked.join(", "))),
+        };
+        let environment = row["environment"].as_str()?;
+        let shown = format!("<dd class=\"gate {class}\"><b>{environment}</b> {words}</dd>");
+        assert!(page.contains(&shown), "{shown} is not in {page}");
+    }
+    let same = rows
+        .iter()
+        .all(|row| row["promotable"] == told.0 && row["blocked"] == told.1);
+    same.then_some(told)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use testrun_exporter::simulate::{Fault, FaultPlan};
 use testrun_exporter::sources::Kind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -184,6 +185,77 @@ async fn why_a_clients_certificate_is_refused_is_told_to_who_debugs_and_once_for
     );
 }
 
+/// What is wrong with the process itself, as the status tells it, if the landing page tells it too: `what` and `since`.
+async fn problem(exporter: &Exporter, trouble: &str, heading: &str) -> Option<(String, String)> {
+    let status: Value = serde_json::from_str(&exporter.get("/api/v1/status").await.body).unwrap();
+    let page = exporter.get("/").await.body;
+    let problems = status["problems"].as_array().unwrap();
+    let problem = problems.iter().find(|problem| problem["trouble"] == trouble)?;
+    assert_eq!(problems.len(), 1, "{status}");
+    let text = |key: &str| problem[key].as_str().unwrap().to_owned();
+    let what = text("what");
+    let mut escaped = what.replace('&', "&amp;");
+    for (character, entity) in [('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")] {
+        escaped = escaped.replace(character, entity);
+    }
+    let shown = page.contains(heading) && escaped.lines().all(|line| page.contains(line));
+    shown.then(|| (what, text("since")))
+}
+
+async fn no_problem(exporter: &Exporter) -> Option<()> {
+    let status: Value = serde_json::from_str(&exporter.get("/api/v1/status").await.body).unwrap();
+    let page = exporter.get("/").await.body;
+    let is_shown = page.contains("not written") || page.contains(">refused<");
+    (status["problems"] == json!([]) && !is_shown).then_some(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_cannot_be_written_is_shown_to_people_until_it_can() {
+    let upstream = Upstream::quiet(Kind::SamplePlatform, "token").await;
+    let files = Files::new(&[]);
+    let source = upstream.source("it", "token: token", "");
+    files.write(
+        "config.yaml",
+        &format!("web: {{ listen_address: '127.0.0.1:0' }}\nstate: {{ directory: state }}\nsources:\n{source}"),
+    );
+    let exporter = Exporter::start(&files).await;
+    exporter.rounds("it", "success", 1).await;
+    assert_eq!(no_problem(&exporter).await, Some(()));
+    // Whoever the test runs as: nobody can write in a directory that is not there.
+    std::fs::rename(files.path("state"), files.path("away")).unwrap();
+    let told = async || problem(&exporter, "ledger", "<h2>Ledger <span>not written</span></h2>").await;
+    let (what, since) = wait_for("the ledger's trouble", told).await;
+    assert!(what.starts_with("source it: "), "{what}");
+    let samples = exporter.rounds("it", "success", 1).await;
+    assert_eq!(samples.one("testrun_exporter_ledger_healthy", &[]), Some(0.0));
+    assert_eq!(
+        told().await,
+        Some((what, since)),
+        "it is the same trouble all the while"
+    );
+    std::fs::rename(files.path("away"), files.path("state")).unwrap();
+    wait_for("the end of it", async || no_problem(&exporter).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_configuration_that_is_refused_is_shown_to_people_until_it_is_mended() {
+    let upstream = Upstream::quiet(Kind::SamplePlatform, "token").await;
+    let files = Files::new(&[upstream.source("it", "token: token", "")]);
+    files.write("web.yml", "{}\n");
+    let web = format!("--web.config.file={}", files.path("web.yml").display());
+    let exporter = Exporter::start_with(program(&[&files.config(), &web])).await;
+    exporter.rounds("it", "success", 1).await;
+    assert_eq!(no_problem(&exporter).await, Some(()));
+    files.write("web.yml", "basic_auth_users: { prometheus: secret-5d1f9a }\n");
+    let heading = "<h2>Web configuration <span>refused</span></h2>";
+    let told = async || problem(&exporter, "web_configuration", heading).await;
+    let (what, _) = wait_for("the web configuration's trouble", told).await;
+    assert!(what.contains("web.yml") && what.contains("basic_auth_users"), "{what}");
+    assert!(!what.contains("secret-5d1f9a"), "{what}");
+    files.write("web.yml", "{}\n");
+    wait_for("the end of it", async || no_problem(&exporter).await).await;
+}
+
 #[tokio::test]
 async fn check_config_tells_what_the_web_configuration_warns_of() {
     let files = Files::new(&[]);
@@ -279,8 +351,15 @@ async fn the_demo_says_where_to_look_and_two_platforms_are_there() {
     for source in ["empirical", "sample_platform"] {
         assert!(samples.of("testrun_runs_total", &[("source", source)]).count() > 0);
     }
+    let shown = demo.wait_until("snoozes and tags", |samples| {
+        samples.of("testrun_case_snoozed", &[]).count() > 0
+            && samples.of("testrun_case_info", &[("tags", "critical,smoke")]).count() > 0
+    });
+    let snoozes = shown.await.sum("testrun_snoozes_active", &[("source", "empirical")]);
+    assert_eq!(snoozes, 2.0, "the third is over");
     assert_eq!(demo.get("/-/ready").await.status, 200);
     let page = demo.get("/").await;
+    assert!(page.body.contains("<dt>Gate</dt>"), "{}", page.body);
     assert!(
         page.body.contains("sample_platform") && page.body.contains("/metrics"),
         "{}",
@@ -315,8 +394,8 @@ async fn the_simulated_platforms_alone_can_be_read_with_what_they_print() {
     for truth in &truths {
         let (address, path) = truth.strip_prefix("http://").unwrap().split_once('/').unwrap();
         let page = get(address.parse().unwrap(), &format!("/{path}")).await;
-        let truth: serde_json::Value = serde_json::from_str(&page.body).unwrap();
-        assert_eq!(truth["violations"], serde_json::json!([]), "{truth}");
+        let truth: Value = serde_json::from_str(&page.body).unwrap();
+        assert_eq!(truth["violations"], json!([]), "{truth}");
     }
     assert_eq!(truths.len(), 2);
     simulated.signal("TERM");
