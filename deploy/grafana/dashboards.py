@@ -16,6 +16,7 @@ GREEN, RED, ORANGE, YELLOW, BLUE, GREY, PURPLE = "green", "red", "orange", "yell
 # Outcomes as numbers, for panels that show states over time.
 OUTCOMES = {"passed": (1, GREEN), "flaky": (2, YELLOW), "skipped": (3, GREY), "failed": (4, RED), "missing_output": (5, ORANGE),
             "error": (6, ORANGE), "cancelled": (7, GREY), "unknown": (8, PURPLE)}
+VERDICTS = {"healthy": GREEN, "flaky": YELLOW, "regressed": ORANGE, "broken": RED, "quiet": GREY, "unknown": PURPLE}
 
 TARGET = 'job=~"$job",instance=~"$instance"'
 SOURCE = f'{TARGET},source=~"$source"'
@@ -92,7 +93,7 @@ def stat(title, description, expr, unit="short", thresholds=None, width=4, legen
         "justifyMode": "auto", "orientation": "auto", "textMode": text, "wideLayout": True})
 
 
-def graph(title, description, targets, width=12, height=8, unit="short", stacked=False, bars=False, by_outcome=False, minimum=0,
+def graph(title, description, targets, width=12, height=8, unit="short", stacked=False, bars=False, by_outcome=False, by_verdict=False, minimum=0,
           maximum=None, links=None):
     custom = {"drawStyle": "bars" if bars else "line", "fillOpacity": 60 if bars else (25 if stacked else 8), "lineWidth": 1,
               "showPoints": "never", "spanNulls": False, "stacking": {"mode": "normal" if stacked else "none", "group": "A"}}
@@ -100,7 +101,7 @@ def graph(title, description, targets, width=12, height=8, unit="short", stacked
     if maximum is not None:
         defaults["max"] = maximum
     return panel("timeseries", title, description, targets, width, height, unit, defaults,
-                 outcome_colours() if by_outcome else [], links=links, options={
+                 outcome_colours() if by_outcome else verdict_colours() if by_verdict else [], links=links, options={
             "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},
             "tooltip": {"mode": "multi", "sort": "desc"}})
 
@@ -130,8 +131,16 @@ def timeline(title, description, expr, legend, width=24, height=6):
 
 
 def outcome_colours():
+    return fixed_colours((name, color) for name, (_, color) in OUTCOMES.items())
+
+
+def verdict_colours():
+    return fixed_colours(VERDICTS.items())
+
+
+def fixed_colours(colours):
     return [{"matcher": {"id": "byName", "options": name}, "properties": [
-        {"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]} for name, (_, color) in OUTCOMES.items()]
+        {"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]} for name, color in colours]
 
 
 def column(name, **properties):
@@ -281,7 +290,7 @@ SUITE_DASHBOARD = dashboard("testrun-suite", "Test runs / Suite", "One environme
                   "{{environment}}")], unit="s"),
     failing_cases(SUITE, 100),
     graph("Cases by verdict", "Which have to be repaired, and which cannot be trusted. In whatever branch; complete above the series budget.",
-          [target(f'sum by (verdict) (testrun_cases{{{SOURCE},environment=~"$environment"}}) > 0', "{{verdict}}")], stacked=True),
+          [target(f'sum by (verdict) (testrun_cases{{{SOURCE},environment=~"$environment"}}) > 0', "{{verdict}}")], stacked=True, by_verdict=True),
     table("Cases that have regressed", "Passed before, and fail on one commit after the other: how likely it is no flake. Without snoozed ones.",
           [target(with_names(f'max by (job, instance, source, environment, branch, case) (testrun_case_regression_probability{{{SUITE}}})'
                              f' and on (job, instance, source, environment, branch, case) testrun_case_verdict{{{SUITE},verdict="regressed"}}'

@@ -31,9 +31,9 @@ picture() {
   [ -s "$1" ] || { echo "no picture: $1" >&2; exit 1; }
 }
 
-picture "$directory/landing.png" 1100 460 1
-picture "$looks/desktop-dark.png" 1100 460 0
-picture "$looks/phone-light.png" 390 844 1
-picture "$looks/phone-dark.png" 390 844 0
+picture "$directory/landing.png" 1100 560 1
+picture "$looks/desktop-dark.png" 1100 560 0
+picture "$looks/phone-light.png" 390 1250 1
+picture "$looks/phone-dark.png" 390 1250 0
 size=$(stat --format=%s "$directory/landing.png")
 [ "$size" -lt 150000 ] || { echo "landing.png is too large: $size bytes" >&2; exit 1; }
