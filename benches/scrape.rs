@@ -1,4 +1,6 @@
-//! What a scrape and a publication cost. `cargo bench --bench scrape`; `-- 3` takes three rounds instead of nine.
+//! What a scrape and a publication cost. `cargo bench --bench scrape`; `-- 3` takes three rounds instead of nine, and a word
+//! takes one part of it: `publications`, `allocations`, `scrapes`, `changes`. `memory` is not taken without its word: it wants
+//! a process in which nothing else was measured.
 //!
 //! Everything that is compared runs in one process and in turns, so that the ratios hold on whatever machine this is. A
 //! scrape is one request over a kept connection on loopback, its answer read to the end and thrown away by a client in a
@@ -6,8 +8,11 @@
 
 #![allow(unsafe_code, clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "scrape/memory.rs"]
+mod memory;
+mod suite;
+
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -24,16 +29,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, Registry, TextEncoder};
+use suite::{CASES, case_rows, change, dice, registry, run, snapshot};
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::ends::{Body, Complete, Ends};
 use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo};
 use testrun_exporter::metrics::render::{Rendered, Renderer};
-use testrun_exporter::model::{ActiveState, CaseInfo, CaseOutcome, ErrorCode, Group};
-use testrun_exporter::store::{CaseRow, CountedRun, Counts, LastResult, Promotion, Snapshot, SourceSnapshot};
+use testrun_exporter::store::{CaseRow, CountedRun};
 use testrun_exporter::web;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Counts what is allocated.
@@ -67,163 +72,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Series of a case: 6 results, retries, 2 of the duration, 5 gauges.
-const SERIES_PER_CASE: usize = 14;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_795_300_000 + second).unwrap()
-}
-
-/// The same dice in every run.
-fn dice(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
-fn case_rows(count: usize) -> Vec<CaseRow> {
-    let mut dice = dice(1);
-    let mut rows: Vec<_> = (0..count)
-        .map(|_| {
-            let mut row = CaseRow {
-                snoozed: false,
-                created: None,
-                group: Group {
-                    environment: "staging".into(),
-                    branch: "main".into(),
-                },
-                case: format!("{:016x}{:016x}", dice(), dice()).into(),
-                counts: Counts {
-                    results: [dice() % 300, dice() % 4, dice() % 3, 0, 0, 0],
-                    retries: dice() % 4,
-                    duration_sum: (dice() % 1_000_000) as f64 / 1000.0,
-                    duration_count: dice() % 300,
-                },
-                came_back_at: None,
-                last: None,
-                last_pass: Some(at((dice() % 3600) as i64)),
-                consecutive_failures: dice() % 20 / 19,
-                failing_since: None,
-                health: None,
-                counted: Default::default(),
-            };
-            change(&mut row, 1);
-            row
-        })
-        .collect();
-    rows.sort_by(|a, b| a.case.cmp(&b.case));
-    rows
-}
-
-/// One more run has passed.
-fn change(row: &mut CaseRow, step: u64) {
-    let ended = at(4000 + step as i64);
-    row.counts.results[0] += 1;
-    row.counts.duration_sum += 1.234;
-    row.counts.duration_count += 1;
-    row.last = Some(LastResult {
-        outcome: CaseOutcome::Passed,
-        at: Some(ended),
-        duration_seconds: Some(1.234 + step as f64),
-    });
-    row.last_pass = Some(ended);
-    row.counted[0] = Some(Arc::new(CountedRun {
-        run: 4711 + step,
-        url: Some("https://github.com/example/shop/actions/runs/4711".into()),
-        at: Some(ended),
-    }));
-}
-
-fn snapshot(cases: Vec<CaseRow>) -> Snapshot {
-    let source = SourceSnapshot {
-        snoozes: BTreeMap::new(),
-        promotion: Promotion::default(),
-        source: "shop".into(),
-        project: None,
-        groups: Vec::new(),
-        run_errors: BTreeMap::new(),
-        error_codes: ErrorCode::ALL,
-        active_states: ActiveState::ALL,
-        runs_active: BTreeMap::new(),
-        case_infos: Vec::<CaseInfo>::new(),
-        case_outcomes: BTreeMap::new(),
-        cases_folded: 0,
-        as_of: Timestamp::UNIX_EPOCH,
-        cases,
-    };
-    Snapshot {
-        generation: 1,
-        sources: vec![Arc::new(source)],
-    }
-}
-
 fn gzipped(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
     encoder.write_all(text).unwrap();
     encoder.finish().unwrap()
-}
-
-/// A series' value of a case.
-type Value = fn(&CaseRow) -> f64;
-
-/// The same series in the prometheus crate; their types do not matter to the cost.
-fn registry(snapshot: &Snapshot) -> Registry {
-    let registry = Registry::new();
-    let vector = |name: &str, labels: &[&str]| {
-        let vector = GaugeVec::new(Opts::new(name, "Help."), labels).unwrap();
-        registry.register(Box::new(vector.clone())).unwrap();
-        vector
-    };
-    let case = ["source", "environment", "branch", "case"];
-    let with_outcome = ["source", "environment", "branch", "case", "outcome"];
-    let results = vector("testrun_case_results_total", &with_outcome);
-    let last_outcome = vector("testrun_case_last_outcome", &with_outcome);
-    let others: [(&str, Value); 7] = [
-        ("testrun_case_retries_total", |row| row.counts.retries as f64),
-        ("testrun_case_duration_seconds_sum", |row| row.counts.duration_sum),
-        ("testrun_case_duration_seconds_count", |row| {
-            row.counts.duration_count as f64
-        }),
-        ("testrun_case_last_run_timestamp_seconds", |row| {
-            seconds(row.last.as_ref().and_then(|last| last.at))
-        }),
-        ("testrun_case_last_pass_timestamp_seconds", |row| seconds(row.last_pass)),
-        ("testrun_case_last_duration_seconds", |row| {
-            row.last
-                .as_ref()
-                .and_then(|last| last.duration_seconds)
-                .unwrap_or_default()
-        }),
-        ("testrun_case_consecutive_failures", |row| {
-            row.consecutive_failures as f64
-        }),
-    ];
-    let others = others.map(|(name, value)| (vector(name, &case), value));
-    for row in &snapshot.sources[0].cases {
-        for outcome in CaseOutcome::ALL {
-            let labels = ["shop", "staging", "main", &*row.case, outcome.label()];
-            results
-                .with_label_values(&labels)
-                .set(row.counts.results[outcome.index()] as f64);
-        }
-        last_outcome
-            .with_label_values(&["shop", "staging", "main", &*row.case, "passed"])
-            .set(1.0);
-        for (vector, value) in &others {
-            vector
-                .with_label_values(&["shop", "staging", "main", &*row.case])
-                .set(value(row));
-        }
-    }
-    registry
-}
-
-fn seconds(at: Option<Timestamp>) -> f64 {
-    at.map_or(0.0, |at| at.as_second() as f64)
 }
 
 fn own() -> Own {
@@ -242,6 +94,9 @@ fn own() -> Own {
     let _source = own.source("shop", &info);
     own
 }
+
+/// 1 % of the cases.
+const ONE_RUN: usize = CASES / 100;
 
 /// Our server's view: a publication, as the application has one.
 struct View {
@@ -295,15 +150,26 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-async fn serve_ours(view: Arc<View>) -> SocketAddr {
-    let (listener, address) = listen().await;
-    let settings = web::Settings {
+fn settings() -> web::Settings {
+    web::Settings {
         telemetry_path: "/metrics".to_owned(),
         enable_lifecycle: false,
         access: None,
-    };
-    tokio::spawn(web::serve(listener, view, settings, CancellationToken::new()));
+    }
+}
+
+async fn serve_ours(view: Arc<View>) -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(web::serve(listener, view, settings(), CancellationToken::new()));
     address
+}
+
+/// Until the process is ended.
+async fn serve_ours_at(view: Arc<View>, address: &str) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    web::serve(listener, view, settings(), CancellationToken::new())
+        .await
+        .unwrap();
 }
 
 /// hyper, and the same bytes again and again.
@@ -334,19 +200,64 @@ async fn serve_static(body: Bytes) -> SocketAddr {
 const REQUEST: &[u8] =
     b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: gzip\r\n\r\n";
 
+const PLAIN_REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain;version=0.0.4\r\n\r\n";
+
+/// How a scraper asks, and how it takes the answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Gzip,
+    Plain,
+    SlowGzip,
+    SlowPlain,
+}
+
+impl Way {
+    const ALL: [(&str, Self); 4] = [
+        ("gzip", Self::Gzip),
+        ("plain", Self::Plain),
+        ("slow-gzip", Self::SlowGzip),
+        ("slow-plain", Self::SlowPlain),
+    ];
+
+    fn request(self) -> &'static [u8] {
+        match self {
+            Self::Gzip | Self::SlowGzip => REQUEST,
+            Self::Plain | Self::SlowPlain => PLAIN_REQUEST,
+        }
+    }
+
+    fn is_slow(self) -> bool {
+        matches!(self, Self::SlowGzip | Self::SlowPlain)
+    }
+}
+
+/// A slow reader takes so much at a time, and so many milliseconds between.
+const SLOW_BYTES: usize = 16 * 1024;
+const SLOW_MILLISECONDS: u64 = 50;
+
 /// Scrapes for a while over some connections; the time of each scrape.
-async fn scrape(address: SocketAddr, connections: usize, during: Duration) -> Vec<Duration> {
+async fn scrape(address: SocketAddr, connections: usize, during: Duration, way: Way) -> Vec<Duration> {
     let until = Instant::now() + during;
     let tasks: Vec<_> = (0..connections)
         .map(|_| {
             tokio::spawn(async move {
-                let mut stream = TcpStream::connect(address).await.unwrap();
+                let socket = TcpSocket::new_v4().unwrap();
+                if way.is_slow() {
+                    // Otherwise the system takes for it what it does not.
+                    socket.set_recv_buffer_size(SLOW_BYTES as u32).unwrap();
+                }
+                let mut stream = socket.connect(address).await.unwrap();
                 stream.set_nodelay(true).unwrap();
-                let mut buffer = vec![0; 256 * 1024];
+                let mut buffer = vec![0; if way.is_slow() { SLOW_BYTES } else { 256 * 1024 }];
                 let mut times = Vec::new();
                 while Instant::now() < until {
                     let start = Instant::now();
-                    one(&mut stream, &mut buffer).await;
+                    let whole = one(&mut stream, &mut buffer, way);
+                    if !way.is_slow() {
+                        whole.await;
+                    } else if tokio::time::timeout_at(until.into(), whole).await.is_err() {
+                        break;
+                    }
                     times.push(start.elapsed());
                 }
                 times
@@ -361,8 +272,8 @@ async fn scrape(address: SocketAddr, connections: usize, during: Duration) -> Ve
 }
 
 /// One request and its answer; the length of its body.
-async fn one(stream: &mut TcpStream, buffer: &mut [u8]) -> usize {
-    stream.write_all(REQUEST).await.unwrap();
+async fn one(stream: &mut TcpStream, buffer: &mut [u8], way: Way) -> usize {
+    stream.write_all(way.request()).await.unwrap();
     let mut have = 0;
     let (head, length) = loop {
         have += stream.read(&mut buffer[have..]).await.unwrap();
@@ -378,6 +289,9 @@ async fn one(stream: &mut TcpStream, buffer: &mut [u8]) -> usize {
     };
     let mut left = (head + length).checked_sub(have).unwrap();
     while left > 0 {
+        if way.is_slow() {
+            tokio::time::sleep(Duration::from_millis(SLOW_MILLISECONDS)).await;
+        }
         let read = stream.read(buffer).await.unwrap();
         assert!(read > 0);
         left -= read;
@@ -419,18 +333,20 @@ fn at_rank(times: &mut [f64], rank: f64) -> f64 {
     times[((times.len() - 1) as f64 * rank) as usize]
 }
 
-/// The first argument of the process that scrapes: where, over how many connections, for how many milliseconds.
+/// The first argument of the process that scrapes: where, over how many connections, for how many milliseconds, and how.
 const CLIENT: &str = "--client";
 
 /// What that process does: each scrape's time in milliseconds, a line each.
 fn client(arguments: &[String]) {
-    let [address, connections, milliseconds] = arguments else {
-        panic!("{CLIENT} ADDRESS CONNECTIONS MILLISECONDS");
+    let [address, connections, milliseconds, way] = arguments else {
+        panic!("{CLIENT} ADDRESS CONNECTIONS MILLISECONDS WAY");
     };
+    let way = Way::ALL.iter().find(|(name, _)| name == way).unwrap().1;
     let times = runtime().block_on(scrape(
         address.parse().unwrap(),
         connections.parse().unwrap(),
         Duration::from_millis(milliseconds.parse().unwrap()),
+        way,
     ));
     let lines: Vec<_> = times
         .iter()
@@ -447,6 +363,7 @@ async fn scraped(address: SocketAddr, connections: usize, milliseconds: u64) -> 
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args([CLIENT, &address.to_string()])
             .args(numbers)
+            .arg("gzip")
             .stderr(std::process::Stdio::inherit())
             .output()
             .unwrap();
@@ -541,10 +458,10 @@ async fn while_data_change(view: &Arc<View>, rows: &[CaseRow], renderer: Rendere
                 let (mut renderer, mut rows) = state;
                 for second in 0..3 {
                     std::thread::sleep(Duration::from_millis(if second == 0 { 500 } else { 1_000 }));
-                    let start = (3 * round + second) * 71 % (rows.len() - 71);
-                    rows[start..start + 71]
-                        .iter_mut()
-                        .for_each(|row| change(row, (3 * round + second) as u64));
+                    let number = 3 * round + second;
+                    let start = number * ONE_RUN % (rows.len() - ONE_RUN);
+                    let by = run(1 + number as u64);
+                    rows[start..start + ONE_RUN].iter_mut().for_each(|row| change(row, &by));
                     let rendered = renderer.render_for(&snapshot(rows.clone()), &[Format::Text]);
                     view.rendered.store(Arc::new(rendered));
                 }
@@ -571,7 +488,7 @@ async fn allocations(view: &Arc<View>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut buffer = vec![0; 256 * 1024];
     for _ in 0..20 {
-        one(&mut stream, &mut buffer).await;
+        one(&mut stream, &mut buffer, Way::Gzip).await;
     }
     // The fewest of some tries: once a second one of them reads our own health anew.
     let mut fewest = (u64::MAX, u64::MAX);
@@ -581,7 +498,7 @@ async fn allocations(view: &Arc<View>) {
             ALLOCATED_BYTES.load(Ordering::Relaxed),
         );
         for _ in 0..SCRAPES {
-            one(&mut stream, &mut buffer).await;
+            one(&mut stream, &mut buffer, Way::Gzip).await;
         }
         let count = ALLOCATIONS.load(Ordering::Relaxed) - before.0;
         let bytes = ALLOCATED_BYTES.load(Ordering::Relaxed) - before.1;
@@ -605,19 +522,19 @@ fn own_health() {
 
 /// CPU of a publication, in milliseconds, when this is done to the rows before each: compressed in the one format that a
 /// server asks for, and in both.
-fn publishing(what: &str, rounds: usize, mut touch: impl FnMut(&mut [CaseRow], u64)) {
+fn publishing(what: &str, rounds: usize, mut touch: impl FnMut(&mut [CaseRow], &Arc<CountedRun>)) {
     let mut line = String::new();
     for (formats, packed) in [
         ("text", &[Format::Text][..]),
         ("OpenMetrics", &[Format::OpenMetrics]),
         ("both", &Format::ALL),
     ] {
-        let mut rows = case_rows(100_000 / SERIES_PER_CASE);
+        let mut rows = case_rows(CASES);
         let mut renderer = Renderer::default();
         let mut shown = renderer.render_for(&snapshot(rows.clone()), packed);
         let times = (0..rounds.max(3) as u64)
             .map(|round| {
-                touch(&mut rows, round);
+                touch(&mut rows, &run(1 + round));
                 let next = snapshot(rows.clone());
                 let before = cpu();
                 // The one before goes: somebody has to pay for that, too.
@@ -634,24 +551,24 @@ fn publishing(what: &str, rounds: usize, mut touch: impl FnMut(&mut [CaseRow], u
 
 fn publications(rounds: usize) {
     let mut random = dice(7);
-    publishing("10 changed cases", rounds, |rows, round| {
+    publishing("10 changed cases", rounds, |rows, by| {
         for _ in 0..10 {
             let place = random() as usize % rows.len();
-            change(&mut rows[place], round);
+            change(&mut rows[place], by);
         }
     });
-    publishing("one run's contiguous 1 %", rounds, |rows, round| {
-        let start = (round as usize * 997) % (rows.len() - 71);
-        rows[start..start + 71].iter_mut().for_each(|row| change(row, round));
+    publishing("one run's contiguous 1 %", rounds, |rows, by| {
+        let start = (by.run as usize * 997) % (rows.len() - ONE_RUN);
+        rows[start..start + ONE_RUN].iter_mut().for_each(|row| change(row, by));
     });
-    publishing("a random 1 %", rounds, |rows, round| {
-        for _ in 0..71 {
+    publishing("a random 1 %", rounds, |rows, by| {
+        for _ in 0..ONE_RUN {
             let place = random() as usize % rows.len();
-            change(&mut rows[place], round);
+            change(&mut rows[place], by);
         }
     });
-    publishing("everything", rounds, |rows, round| {
-        rows.iter_mut().for_each(|row| change(row, round))
+    publishing("everything", rounds, |rows, by| {
+        rows.iter_mut().for_each(|row| change(row, by))
     });
     publishing("nothing", rounds, |_, _| {});
 }
@@ -683,14 +600,6 @@ fn sizes(rendered: &Rendered, registry: &Registry) {
     );
 }
 
-fn resident_megabytes() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok())
-        .unwrap_or_default()
-        / 1024.0
-}
-
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -701,40 +610,52 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == CLIENT) {
-        return client(&arguments[1..]);
+    match arguments.first().map(String::as_str) {
+        Some(CLIENT) => return client(&arguments[1..]),
+        Some("memory") => return runtime().block_on(memory::measure()),
+        _ => {}
     }
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(9);
-    let before = resident_megabytes();
-    let rows = case_rows(100_000 / SERIES_PER_CASE);
+    let parts = ["publications", "allocations", "scrapes", "changes"];
+    let word = arguments.iter().find(|argument| parts.contains(&argument.as_str()));
+    let wanted = |part: &str| word.is_none_or(|word| word == part);
+    let rows = case_rows(CASES);
     let mut renderer = Renderer::default();
-    let large = snapshot(rows.clone());
-    let rendered = renderer.render(&large);
-    // For other servers and compressors: see peers.sh.
-    if let Ok(path) = std::env::var("SCRAPE_TEXT") {
-        return std::fs::write(path, rendered.text.to_text()).unwrap();
-    }
-    println!(
-        "resident memory: {:.0} MB with 100 000 series rendered in both formats, {before:.0} MB without",
-        resident_megabytes()
-    );
-    publications(rounds);
-    own_health();
-    let registry = registry(&large);
-    sizes(&rendered, &registry);
+    let rendered = renderer.render(&snapshot(rows.clone()));
     let view = |rendered| {
         Arc::new(View {
             rendered: ArcSwap::from_pointee(rendered),
             ends: Ends::new(own()),
         })
     };
-    let small = view(Renderer::default().render(&snapshot(case_rows(1000 / SERIES_PER_CASE))));
-    let large = view(rendered);
+    // For a comparison with other servers: see peers.sh.
+    if let Ok(path) = std::env::var("SCRAPE_TEXT") {
+        return std::fs::write(path, rendered.text.to_text()).unwrap();
+    }
+    if let Ok(address) = std::env::var("SCRAPE_SERVE") {
+        return runtime().block_on(serve_ours_at(view(rendered), &address));
+    }
+    let series: u64 = rendered.series.iter().map(|(_, count)| count).sum();
+    println!("{CASES} cases, {series} series");
+    if wanted("publications") {
+        publications(rounds);
+        own_health();
+    }
+    let small = view(Renderer::default().render(&snapshot(case_rows(CASES / 100))));
+    let large = view(rendered.clone());
     runtime().block_on(async {
-        allocations(&small).await;
-        allocations(&large).await;
-        against_others(&small, 1_000, rounds, None).await;
-        against_others(&large, 100_000, rounds, Some(&registry)).await;
-        while_data_change(&large, &rows, renderer, rounds).await;
+        if wanted("allocations") {
+            allocations(&small).await;
+            allocations(&large).await;
+        }
+        if wanted("scrapes") {
+            let registry = registry(std::str::from_utf8(&rendered.text.to_text()).unwrap());
+            sizes(&rendered, &registry);
+            against_others(&small, 1_000, rounds, None).await;
+            against_others(&large, 100_000, rounds, Some(&registry)).await;
+        }
+        if wanted("changes") {
+            while_data_change(&large, &rows, renderer, rounds).await;
+        }
     });
 }

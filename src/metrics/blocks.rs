@@ -11,9 +11,9 @@ use crate::metrics::text::{Format, Samples};
 /// dirties ten blocks, 1.7 times as dear to compress.
 const BLOCK_ROWS: usize = 24;
 
-/// Blocks that are joined. Ten changed cases dirty ten stretches, whose blocks are all looked at; with half as many, putting
-/// an exposition together from twice as many stretches costs what that saves.
-const STRETCH_BLOCKS: usize = 16;
+/// Blocks that are joined. Ten changed cases dirty ten stretches of each family, whose blocks are all looked at: with twice as
+/// many, such a change costs a fifth more.
+const STRETCH_BLOCKS: usize = 8;
 
 /// Who reads uncompressed text gets about this much at a time: enough that calls do not count, and little for each of many
 /// slow readers.

@@ -361,7 +361,7 @@ impl Stretch {
         let (mut text_bytes, mut series, mut crc) = (0, 0, 0);
         let mut pieces = Vec::with_capacity(pieces_bytes);
         let mut places = Vec::with_capacity(parts.size_hint().0);
-        let mut last_line = before.clone();
+        let mut last_line = before;
         for part in parts {
             let Part {
                 segment,
@@ -386,31 +386,32 @@ impl Stretch {
             }
             text_bytes += segment.bytes;
             series += segment.series;
-            let line = segment.last_line.clone();
             if let Some(packer) = &mut packer {
                 let start = pieces.len();
-                if !segment.is_packed_behind(&last_line) {
+                if !segment.is_packed_behind(last_line) {
                     segment.packed = twin
-                        .filter(|twin| twin.is_packed_behind(&last_line) && twin.reads_like(segment))
+                        .filter(|twin| twin.is_packed_behind(last_line) && twin.reads_like(segment))
                         .and_then(|twin| twin.packed.clone());
                 }
                 if let Some(packed) = &mut segment.packed {
                     pieces.extend_from_slice(&packed.piece);
                     // It may be the same line in another place, which should not be kept for it.
-                    packed.before = last_line;
+                    if packed.before.as_ptr() != last_line.as_ptr() {
+                        packed.before = last_line.clone();
+                    }
                 } else {
                     if !is_written {
                         text.clear();
                         write(text);
                     }
-                    segment.packed = Some(packer.pack(text.as_bytes(), &last_line, &mut pieces));
+                    segment.packed = Some(packer.pack(text.as_bytes(), last_line, &mut pieces));
                 }
                 if let Some(packed) = &mut segment.packed {
                     crc = packed.shift.apply(crc) ^ packed.crc;
                     places.push((&mut packed.piece, start..pieces.len()));
                 }
             }
-            last_line = line;
+            last_line = &segment.last_line;
         }
         pieces.shrink_to_fit();
         let pieces = Bytes::from(pieces);
@@ -421,7 +422,7 @@ impl Stretch {
             joined: true,
             text_bytes: text_bytes as u64,
             series,
-            last_line,
+            last_line: last_line.clone(),
             packed: packer.is_some().then(|| PackedStretch {
                 before: before.clone(),
                 pieces,

@@ -301,9 +301,14 @@ fn go_name(suite: SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
 }
 
+/// Whether it could be a hash that slipped into the place of a name. No name that means something has a `$`.
+fn may_be_secret(name: &str) -> bool {
+    name.contains('$')
+}
+
 /// Which one of a list: by its name if it can be no key, hash or password in the wrong place, else by its number.
 fn entry(place: usize, name: &str) -> String {
-    if name.starts_with("TLS_") || name.starts_with("Curve") && name.len() < 16 {
+    if !may_be_secret(name) && (name.starts_with("TLS_") || name.starts_with("Curve") && name.len() < 16) {
         name.chars().take(64).collect::<String>().escape_debug().to_string()
     } else {
         format!("entry {}", place + 1)
@@ -640,6 +645,7 @@ struct Section<'a> {
 
 impl<'a> Section<'a> {
     fn key(&self, name: &str) -> String {
+        let name = if may_be_secret(name) { "(a name with a $)" } else { name };
         match (self.path.as_str(), name) {
             ("", name) => name.to_owned(),
             (path, "") => path.to_owned(),

@@ -245,6 +245,9 @@ impl<V: View> House<V> {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.limits.header_read)
+                // Nothing is read while an answer is on its way: the request still lies in the buffer, so reading would take
+                // another one of 8 KB for each scrape. Who hangs up is noticed by the next write.
+                .half_close(true)
                 .max_buf_size(BUFFER_BYTES_MAX)
                 .serve_connection(stream, service);
             self.until_the_end(connection).await;

@@ -217,6 +217,23 @@ fn a_password_is_never_repeated_and_never_costs_more_than_a_second() {
 }
 
 #[test]
+fn a_hash_in_the_place_of_a_name_is_not_shown() {
+    let hash = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG";
+    for text in [
+        format!("{hash}: a\n"),
+        format!("tls_server_config:\n  cert_file: a\n  key_file: b\n  key_f{hash}: c\n"),
+        format!("tls_server_config: {{ cert_file: a, key_file: b, cipher_suites: [TLS_{hash}] }}\n"),
+        "tls_server_config: { cert_file: a, key_file: b, curve_preferences: [Curve$2y] }\n".to_owned(),
+        format!("http_server_config:\n  headers:\n    {hash}: c\n"),
+        format!("basic_auth_users:\n  {hash}: alice\n"),
+    ] {
+        let problems = read(&text).unwrap_err();
+        let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(!shown.concat().contains("$2"), "{shown:?}");
+    }
+}
+
+#[test]
 fn what_does_nothing_here_is_said_and_not_refused() {
     let check = |more: &str, expected: &str| {
         let config = read_well(&format!("tls_server_config: {{ cert_file: a, key_file: b, {more} }}"));

@@ -1,0 +1,177 @@
+//! What a scrape takes from the allocator. A binary of its own, because its allocator counts.
+
+#![allow(
+    unsafe_code,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    missing_docs
+)]
+
+#[path = "../benches/suite/mod.rs"]
+mod suite;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use suite::{CASES, case_rows, snapshot};
+use testrun_exporter::metrics::Format;
+use testrun_exporter::metrics::ends::{Body, Complete, Ends};
+use testrun_exporter::metrics::own::{BuildInfo, Own};
+use testrun_exporter::metrics::render::{Rendered, render};
+use testrun_exporter::web;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// What this thread has allocated: how often, and how many bytes. What grows counts as a whole.
+struct Counting;
+
+thread_local! {
+    static ALLOCATED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+fn count(bytes: usize) {
+    ALLOCATED.set({
+        let (times, total) = ALLOCATED.get();
+        (times + 1, total + bytes as u64)
+    });
+}
+
+// SAFETY: every call is handed on as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promise is ours.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller's promise is ours.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is ours.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct View {
+    rendered: Arc<Rendered>,
+    ends: Ends,
+}
+
+impl web::View for View {
+    fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
+        // Always the same second, so that our own health is read once.
+        let now = Timestamp::UNIX_EPOCH;
+        let Complete { body, end, gzipped } = self.ends.complete(&self.rendered, Format::Text, wanted.gzip, now);
+        let Body::Ready(pieces) = body else {
+            panic!("it is compressed");
+        };
+        web::Scrape {
+            generation: 1,
+            body: web::Pieces::Ready(pieces),
+            end,
+            gzipped,
+        }
+    }
+    fn scraped(&self, _: u64) {}
+    fn ready(&self) -> bool {
+        true
+    }
+    fn healthy(&self) -> bool {
+        true
+    }
+    fn status_json(&self) -> String {
+        String::new()
+    }
+    fn landing(&self) -> web::Landing {
+        web::Landing::default()
+    }
+    async fn reload(&self) -> Result<String, String> {
+        Ok(String::new())
+    }
+}
+
+const SCRAPES: u64 = 100;
+
+/// Of a scrape over a kept connection, client and server in one thread: allocations, and bytes.
+fn of_a_scrape(cases: usize) -> (f64, f64) {
+    let build = BuildInfo {
+        version: "1",
+        revision: "2",
+        rustc_version: "3",
+    };
+    let view = Arc::new(View {
+        rendered: Arc::new(render(&snapshot(case_rows(cases)))),
+        ends: Ends::new(Own::new(build).unwrap()),
+    });
+    let settings = web::Settings {
+        telemetry_path: "/metrics".to_owned(),
+        enable_lifecycle: false,
+        access: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(web::serve(listener, view, settings, CancellationToken::new()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        for _ in 0..10 {
+            scrape(&mut stream, &mut buffer).await;
+        }
+        let before = ALLOCATED.get();
+        for _ in 0..SCRAPES {
+            scrape(&mut stream, &mut buffer).await;
+        }
+        let after = ALLOCATED.get();
+        [after.0 - before.0, after.1 - before.1]
+            .map(|of_all| of_all as f64 / SCRAPES as f64)
+            .into()
+    })
+}
+
+/// Allocates nothing itself.
+async fn scrape(stream: &mut TcpStream, buffer: &mut [u8]) {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: gzip\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut have = 0;
+    let end = loop {
+        have += stream.read(&mut buffer[have..]).await.unwrap();
+        if let Some(end) = buffer[..have].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end;
+        }
+    };
+    let head = std::str::from_utf8(&buffer[..end]).unwrap();
+    assert!(head.contains("content-encoding: gzip"));
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut left = end + 4 + length.unwrap().parse::<usize>().unwrap() - have;
+    while left > 0 {
+        left -= stream.read(buffer).await.unwrap();
+    }
+}
+
+#[test]
+fn a_compressed_scrape_takes_few_allocations_whatever_the_number_of_series() {
+    for cases in [CASES / 100, CASES] {
+        let (allocations, bytes) = of_a_scrape(cases);
+        println!("{cases} cases: {allocations} allocations, {bytes} bytes");
+        assert!(
+            allocations <= 10.0,
+            "{allocations} allocations of a scrape of {cases} cases"
+        );
+        assert!(bytes <= 8192.0, "{bytes} bytes of a scrape of {cases} cases");
+    }
+}
