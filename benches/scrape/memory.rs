@@ -17,7 +17,7 @@ use testrun_exporter::store::{Limits, SourceSpec, Store};
 
 use super::{CASES, CLIENT, ONE_RUN, View, Way, dice, own, serve_ours};
 
-/// By way: together forty. All of a server's own kind come in the first one; slow ones hold on to what was shown long ago.
+/// By way: together forty. Slow ones hold on to what was shown long ago.
 const SCRAPERS: [usize; Way::ALL.len()] = [14, 14, 6, 6];
 const DURING: Duration = Duration::from_secs(30);
 
