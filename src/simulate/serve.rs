@@ -108,7 +108,12 @@ async fn respond(
             drop(flight);
             std::future::pending().await
         }
-        _ => Ok(response(answer, flight)),
+        // A reader gives up on what is no whole answer when it likes; others are under way until their last byte.
+        ref fault => {
+            let is_whole = fault.as_ref().is_none_or(|fault| !fault.breaks_answer());
+            let flight = is_whole.then_some(flight);
+            Ok(response(answer, flight))
+        }
     }
 }
 
@@ -162,7 +167,7 @@ fn truth(request: &Request<Incoming>, platform: &Mutex<Platform>, now: Timestamp
 }
 
 /// The answer as it goes over the wire, faults included.
-fn response(answer: Answer, flight: Flight) -> Response<Wire> {
+fn response(answer: Answer, flight: Option<Flight>) -> Response<Wire> {
     let Answer {
         status,
         mut headers,
@@ -188,8 +193,7 @@ fn response(answer: Answer, flight: Flight) -> Response<Wire> {
         }
         _ => {}
     }
-    // A reader gives up on a fault when it likes; only a whole answer is under way until its last byte.
-    wire.flight = matches!(wire.way, Way::Whole).then_some(flight);
+    wire.flight = flight;
     let mut response = Response::new(wire);
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = headers;
