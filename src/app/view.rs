@@ -148,7 +148,7 @@ impl SourceView {
 /// What the page says of the gates, if there are any to be asked.
 fn landing_gates(gates: Vec<GateRow>) -> Vec<web::LandingGate> {
     if gates.is_empty() {
-        let words = "no run on its branches is known yet".to_owned();
+        let words = "nothing is known yet: no run on its branches, or no complete round since it was set up".to_owned();
         return vec![web::LandingGate {
             words,
             ..web::LandingGate::default()
@@ -456,7 +456,8 @@ mod tests {
         assert_eq!(gates(&none, 100), (vec![], json!(null)), "nobody has asked for one");
         let own = own();
         let view = view(shared, own.clone(), true);
-        let nothing = "None : no run on its branches is known yet".to_owned();
+        let nothing =
+            "None : nothing is known yet: no run on its branches, or no complete round since it was set up".to_owned();
         assert_eq!(gates(&view, 100), (vec![nothing], json!([])));
         let failing = Evidence {
             is_unread: true,

@@ -534,7 +534,8 @@ value is an identity (`environment`, `branch`, `case`), `~` and a checksum of th
 so that two of them never become one.
 
 **Two formats.** The text format 0.0.4, and OpenMetrics 1.0 for who asks for it (Prometheus does). Names and values of series
-are the same in both, so that a query need not know. What differs is beside them: OpenMetrics tells a counter's TYPE and HELP
+are the same in both, so that a query need not know (but `testrun_exporter_series` counts what its format shows, `_created`
+among it). What differs is beside them: OpenMetrics tells a counter's TYPE and HELP
 under its name without `_total`, calls `_info` metrics info and not gauges, tells units, and writes bounds of buckets like
 `le=\"60.0\"`, which Prometheus 3 makes of `le=\"60\"` too. It alone has exemplars: a counter by outcome and a bucket of
 `testrun_run_duration_seconds` and `testrun_run_queue_duration_seconds` name the run that moved them last (`run_id`, and

@@ -608,17 +608,12 @@ impl<S: Source, T: Transport> Poller<S, T> {
                 let text = format!("the platform sent an unknown value of {field}; it is read as unknown");
                 self.say(&text, "", true);
             }
-            Notice::HistoryTruncated { cases } => {
-                // The number changes from round to round; what stands already is found by how it begins.
-                let rest = format!(
-                    " ({cases} cases): they are asked for again with more results each, which costs further requests; nothing is to be done"
-                );
-                self.say(
-                    "histories were cut at the limit before all that is wanted was shown",
-                    &rest,
-                    false,
-                );
-            }
+            // How many changes from answer to answer; a metric counts them.
+            Notice::HistoryTruncated { .. } => self.say(
+                "histories were cut at the limit before all that is wanted was shown: they are asked for again with more results each, which costs further requests; nothing is to be done",
+                "",
+                false,
+            ),
             Notice::CasesRefused { max, .. } => {
                 self.say(
                     &format!("there are more cases than cases.max ({max}): the rest is not tracked"),

@@ -46,10 +46,8 @@ impl SourceState {
     pub fn restored(spec: SourceSpec, state: &[u8], released: &[u8]) -> Result<Self, KeepError> {
         let (mut restored, rest): (Self, _) = postcard::take_from_bytes(state)?;
         let (appendix, rest): (Appendix<'_>, _) = next(rest)?;
-        let (beginnings, rest): (Beginnings, _) = next(rest)?;
-        if !rest.is_empty() {
-            return Err(postcard::Error::DeserializeBadEncoding.into());
-        }
+        // What a later version has put behind these is its own.
+        let (beginnings, _): (Beginnings, _) = next(rest)?;
         let released: Vec<Released> = postcard::from_bytes(released)?;
         restored.reopen(spec, appendix, beginnings, released);
         Ok(restored)

@@ -201,8 +201,7 @@ impl Store {
     }
 
     fn series_shown(&self) -> usize {
-        let published = self.sources.iter().filter_map(SourceState::published);
-        published.map(|published| published.case_series()).sum()
+        self.sources.iter().map(SourceState::series_shown).sum()
     }
 
     /// When `tick` has something to show even if nobody scrapes. `None`: nothing is held back, scrapes need no tick.
@@ -252,8 +251,7 @@ impl Store {
         };
         let others: usize = (0..self.sources.len())
             .filter(|other| *other != source)
-            .filter_map(|other| self.sources[other].published())
-            .map(|published| published.case_series())
+            .map(|other| self.sources[other].series_shown())
             .sum();
         let allowed = share.min(self.series_budget.saturating_sub(others));
         match self.crowded_since {

@@ -71,10 +71,14 @@ impl SourceSnapshot {
             row.duration = before.map_or_else(|| Histogram::new(row.duration.bounds), |before| before.duration.clone());
             row.counted = before.map_or_else(Default::default, |before| before.counted.clone());
             row.queue = before.map_or_else(|| Histogram::new(row.queue.bounds), |before| before.queue.clone());
+            row.created = before.map_or(row.created, |before| before.created);
         }
         for (environment, counts) in &mut shown.run_errors {
             let before = earlier.and_then(|earlier| earlier.run_errors.get(environment));
-            counts.counts = before.map_or([0; ErrorCode::COUNT], |before| before.counts);
+            *counts = before.copied().unwrap_or(ErrorCounts {
+                counts: [0; ErrorCode::COUNT],
+                ..*counts
+            });
         }
         let cases = earlier.map_or(&[][..], |earlier| &earlier.cases);
         let cases: HashMap<(&Group, &Name), &CaseRow> =
@@ -84,6 +88,7 @@ impl SourceSnapshot {
                 Some(before) => {
                     row.counts = before.counts.clone();
                     row.counted.clone_from(&before.counted);
+                    row.created = before.created;
                 }
                 None => {
                     row.counts = row.came_back_at.as_deref().cloned().unwrap_or_default();

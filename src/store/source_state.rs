@@ -501,6 +501,20 @@ impl SourceState {
         Width::of(self.spec.created_timestamps)
     }
 
+    /// What is shown may have been built under another configuration, and is built under this one next.
+    fn width_shown(&self, published: &SourceSnapshot) -> Width {
+        Width::of(self.spec.created_timestamps || published.cases.iter().any(|row| row.created.is_some()))
+    }
+
+    /// Most series that the cases on the page become, now or with the next round.
+    #[must_use]
+    pub fn series_shown(&self) -> usize {
+        let Some(published) = &self.published else { return 0 };
+        let width = self.width_shown(published);
+        let others = published.cases.iter().filter(|row| &*row.case == OTHER).count();
+        (published.cases.len() - others) * width.case + others * width.other
+    }
+
     /// A case that has the name of the sum of the others is one of the others.
     fn impostor(&self) -> Option<CaseIndex> {
         self.cases.find(&OTHER.into())
@@ -831,7 +845,7 @@ impl SourceState {
     /// series with it than are allowed.
     pub fn shrink(&mut self, allowed: usize, scraped: Option<u64>) -> Option<Arc<SourceSnapshot>> {
         let published = self.published.clone()?;
-        if published.case_series() <= allowed {
+        if self.series_shown() <= allowed {
             return None;
         }
         let mut stays = vec![true; published.cases.len()];
@@ -846,7 +860,7 @@ impl SourceState {
                 claims.push(Claim::new(row, as_of, scraped.unwrap_or(u64::MAX), place));
             }
         }
-        let width = Width::of(published.cases.iter().any(|row| row.created.is_some()));
+        let width = self.width_shown(&published);
         let slots = allowed.saturating_sub(others * width.other) / width.case;
         let (rows, slots) = (claims.len(), slots.max(unseen));
         if slots >= rows {

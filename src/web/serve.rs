@@ -246,8 +246,9 @@ impl<V: View> House<V> {
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.limits.header_read)
                 // Nothing is read while an answer is on its way: the request still lies in the buffer, so reading would take
-                // another one of 8 KB for each scrape. Who hangs up is noticed by the next write.
-                .half_close(true)
+                // another one of 8 KB for each scrape. Who hangs up is noticed by the next write; but where clients wait for
+                // their passwords to be checked, at once, so that those who are gone hold nobody up.
+                .half_close(self.settings.access.is_none())
                 .max_buf_size(BUFFER_BYTES_MAX)
                 .serve_connection(stream, service);
             self.until_the_end(connection).await;

@@ -92,7 +92,8 @@ struct Step {
     scraped: bool,
     released: bool,
     restarted: bool,
-    budget: Option<usize>,
+    /// Another budget, and whether counters tell when they began from then on.
+    budget: Option<(usize, bool)>,
 }
 
 const CASES: usize = 10;
@@ -112,7 +113,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         any::<bool>(),
         any::<bool>(),
         prop::bool::weighted(0.1),
-        prop::option::weighted(0.1, 0..300_usize),
+        prop::option::weighted(0.1, (0..300_usize, any::<bool>())),
     );
     let step = step.prop_map(|(hours, group, outcomes, scraped, released, restarted, budget)| Step {
         hours,
@@ -135,13 +136,14 @@ fn case_name(case: usize) -> String {
     }
 }
 
-/// Every snapshot that was scraped, with the budget that held then. A smaller budget holds from the second one on.
-fn play(steps: &[Step], mut budget: usize, created_timestamps: bool) -> Vec<(usize, SourceSnapshot)> {
-    let spec = |name| SourceSpec {
+/// Every snapshot that was scraped, with the budget that held then, and whether counters told when they began. A smaller
+/// budget holds from the second one on, and so does a wider row.
+fn play(steps: &[Step], mut budget: usize, mut created: bool) -> Vec<(usize, bool, SourceSnapshot)> {
+    let spec = |created_timestamps| SourceSpec {
         created_timestamps,
-        ..spec(name)
+        ..spec("shop")
     };
-    let mut store = Store::new(vec![spec("shop")], budget);
+    let mut store = Store::new(vec![spec(created)], budget);
     let mut published = Vec::new();
     let mut seconds = 1_000;
     let (mut scraped, mut newest, mut former) = (0, 0, 0);
@@ -154,12 +156,13 @@ fn play(steps: &[Step], mut budget: usize, created_timestamps: bool) -> Vec<(usi
     for (step, id) in steps.iter().zip(1..) {
         seconds += step.hours * 3_600 + 1;
         // What nobody scrapes within a minute is cut away all the same.
-        if let Some(changed) = step.budget.filter(|_| scraped == newest || step.scraped) {
-            former = budget;
-            budget = changed;
+        if let Some((changed, tells)) = step.budget.filter(|_| scraped == newest || step.scraped) {
+            // As many rows as there were room for, at their new width.
+            former = if tells == created { budget } else { 2 * budget };
+            (budget, created) = (changed, tells);
             let known = Next::Known {
                 place: 0,
-                spec: Box::new(spec("shop")),
+                spec: Box::new(spec(created)),
             };
             store.reconfigure(vec![known], budget, at(seconds));
             store.tick(at(seconds), scraped);
@@ -176,7 +179,7 @@ fn play(steps: &[Step], mut budget: usize, created_timestamps: bool) -> Vec<(usi
         let shown = round(&mut store, facts, seconds, scraped).expect("published");
         newest = shown.generation;
         let mut scrape = |shown: &Snapshot| {
-            published.push((budget.max(former), SourceSnapshot::clone(&shown.sources[0])));
+            published.push((budget.max(former), created, SourceSnapshot::clone(&shown.sources[0])));
             former = 0;
             shown.generation
         };
@@ -194,7 +197,7 @@ fn play(steps: &[Step], mut budget: usize, created_timestamps: bool) -> Vec<(usi
         }
         if step.restarted {
             let released = store.sources()[0].keep_released().expect("kept");
-            let restored = SourceState::restored(spec("shop"), &kept, &released).expect("restored");
+            let restored = SourceState::restored(spec(created), &kept, &released).expect("restored");
             store = Store::new(Vec::new(), 0);
             let shown = store.reconfigure(vec![Next::New(Box::new(restored))], budget, at(seconds + 40));
             newest = shown.generation;
@@ -205,7 +208,7 @@ fn play(steps: &[Step], mut budget: usize, created_timestamps: bool) -> Vec<(usi
     for _ in 0..6 {
         seconds += 61;
         let shown = round(&mut store, Vec::new(), seconds, scraped).expect("published");
-        published.push((budget, SourceSnapshot::clone(&shown.sources[0])));
+        published.push((budget, created, SourceSnapshot::clone(&shown.sources[0])));
         scraped = shown.generation;
     }
     published
@@ -224,7 +227,7 @@ proptest! {
         let mut last: BTreeMap<String, f64> = BTreeMap::new();
         let mut there: BTreeMap<String, f64> = BTreeMap::new();
         let mut groups = BTreeSet::new();
-        for (budget, shown) in play(&steps, budget, created_timestamps) {
+        for (budget, created_timestamps, shown) in play(&steps, budget, created_timestamps) {
             groups.extend(shown.groups.iter().map(|row| row.group.clone()));
             // Each group's sum of the others has to be somewhere.
             let width = Width::of(created_timestamps);
