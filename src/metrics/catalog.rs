@@ -243,7 +243,7 @@ families! {
     CASE_INFO: Cases, upstream, Info "testrun_case_info" ["source", "case", "name", "suite", "file", "tags"] ""
         "The text of a case; always 1. Tags are sorted, with commas between them, and known where cases are discovered from a list."
         from (Some("the case's id, name, suite and file; `tags` of the analytics and the registry"), Some("`regression_test_id`, `command`, `categories`, `sample_name`; `tags` of the samples"))
-        eg "testrun_case_consecutive_failures * on (source, case) group_left (name, file) testrun_case_info";
+        eg "testrun_case_consecutive_failures * on (job, instance, source, case) group_left (name, file) testrun_case_info";
     CASE_RESULTS_TOTAL: Cases, upstream, Counter "testrun_case_results_total" ["source", "environment", "branch", "case", "outcome"] ""
         "Results of a case in finished runs since the source was first met, by outcome. Above the series budget those of cases without series of their own are counted under case=\"__other__\"."
         from (Some("`status`: pass, fail, flaky, skip"), Some("`status`: pass, fail, missing_output"))
@@ -279,7 +279,7 @@ families! {
     CASE_SNOOZED: Cases, upstream, Gauge "testrun_case_snoozed" ["source", "environment", "branch", "case"] ""
         "1 if somebody has snoozed a case in the environment or everywhere: its failures are known. Absent if not."
         from (Some("`test_ids`, `scoped_to_environment_id`, `snooze_until` of the snoozes"), None)
-        eg "testrun_case_consecutive_failures >= 3 unless on (source, environment, branch, case) testrun_case_snoozed";
+        eg "testrun_case_consecutive_failures >= 3 unless on (job, instance, source, environment, branch, case) testrun_case_snoozed";
     CASE_FAILING_SINCE_TIMESTAMP_SECONDS: Cases, upstream, Gauge "testrun_case_failing_since_timestamp_seconds" ["source", "environment", "branch", "case"] "seconds since 1970"
         "When the run ended that a case failed in first since its last pass, in seconds since 1970. Present only while the case fails."
         from (Some("`status`, `run_ended_at`"), Some("`status`, `completed_at` of the run"))

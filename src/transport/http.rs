@@ -172,7 +172,11 @@ impl HttpTransport {
             Credential::File(path) => path,
         };
         let unreadable = |error: std::io::Error| {
-            TransportError::Credential(format!("token file {}: {}", path.display(), error.kind()))
+            let why = match error.kind() {
+                ErrorKind::NotFound => "no such file".to_owned(),
+                other => other.to_string(),
+            };
+            TransportError::Credential(format!("token file {}: {why}", path.display()))
         };
         let mut token = Vec::new();
         let file = tokio::fs::File::open(path).await.map_err(unreadable)?;

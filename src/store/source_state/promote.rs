@@ -58,7 +58,7 @@ impl SourceState {
             let cases = self.weigh(settings, environment, &groups, run, snoozed);
             let evidence = Evidence {
                 run: run.map(|run| run_evidence(run, &cases, settings)),
-                is_unread: self.is_unread(settings, environment),
+                is_unread: self.is_unread(settings, environment) || self.hides_failures(settings, environment),
                 is_failing: cases.is_failing,
                 is_missing: cases.is_missing || run.is_some_and(|run| passes(run) == 0),
             };
@@ -82,6 +82,40 @@ impl SourceState {
         self.groups.keys().any(|group| &*group.environment == OTHER)
             || self.unread.elsewhere
             || self.unread.runs.iter().any(matters)
+    }
+
+    /// Whether a run counts failures of cases that nothing is known of: the histories that were read at the first meeting did not
+    /// reach back to it. As long as it is young enough to be asked for, and no newer run that is known whole is as large.
+    fn hides_failures(&self, settings: &Settings, environment: &Name) -> bool {
+        if !settings.all_cases {
+            return false;
+        }
+        let oldest = self.as_of.checked_sub(settings.run_max_age).unwrap_or(Timestamp::MIN);
+        let mut runs: Vec<_> = self
+            .runs
+            .values()
+            .filter(|KnownRun { run, .. }| {
+                let group = &run.group;
+                let is_here = group.environment == *environment && settings.counts(&group.branch);
+                is_here && run.ended.is_none_or(|ended| ended >= oldest)
+            })
+            .collect();
+        runs.sort_unstable_by_key(|known| std::cmp::Reverse(known.run.order()));
+        let mut largest = 0;
+        runs.into_iter().any(|KnownRun { run, seen, .. }| {
+            let count = |outcome: &CaseOutcome| run.counts[outcome.index()].unwrap_or(0);
+            let sum = |counts: &dyn Fn(&CaseOutcome) -> bool| {
+                let outcomes = CaseOutcome::ALL.iter().filter(|outcome| counts(outcome));
+                outcomes.map(count).fold(0, u64::saturating_add)
+            };
+            // Flaky results may be among the passed ones.
+            let all = sum(&|outcome| *outcome != CaseOutcome::Flaky);
+            let failed = sum(&|outcome| outcome.is_failure());
+            if seen.iter().count() as u64 >= all {
+                largest = largest.max(all);
+            }
+            failed > 0 && all > largest
+        })
     }
 
     /// Looks at the newest result of each case of an environment. Results alone decide here; a verdict that tells flakes

@@ -289,6 +289,36 @@ fn what_is_not_read_and_what_cannot_be_read_is_partial() {
 }
 
 #[test]
+fn a_failure_that_a_run_counts_and_no_history_shows_is_partial() {
+    let failed = || TrueRun::passed(1, 0).with(3, CaseOutcome::Failed);
+    // Read at the first meeting: the run, and the history of one of its cases.
+    let hidden = || [failed().fact(), failed().result(0).unwrap()];
+    let smaller = TrueRun {
+        results: vec![Some(CaseOutcome::Passed), None, None, None],
+        ..TrueRun::passed(2, 10)
+    };
+    let with = |run: &TrueRun| hidden().into_iter().chain(run.whole()).collect::<Vec<_>>();
+    check(&[], with(&smaller), &["partial"]);
+    let passed = TrueRun::passed(2, 10);
+    check(&[], with(&passed), &[]);
+    // What has not failed hides nothing, and what is known hides nothing either.
+    let whole = failed().whole().into_iter().chain(smaller.whole()).collect();
+    check(&[], whole, &["case_failing"]);
+    let unread = TrueRun::passed(1, 0).fact();
+    check(&[], [unread].into_iter().chain(smaller.whole()).collect(), &[]);
+    // It is too old to be a reason in the end; a suite that does not come back would shut the gate for a month.
+    let mut state = state(&[]);
+    publish(&mut state, with(&smaller), 12);
+    let later = TrueRun {
+        ended: 300,
+        id: 3,
+        ..smaller
+    };
+    let promotion = publish(&mut state, later.whole(), 301);
+    assert_eq!(blocked(&promotion, 301), [] as [&str; 0]);
+}
+
+#[test]
 fn time_alone_makes_it_overdue_and_stale() {
     let mut state = state(&[]);
     let promotion = publish(&mut state, TrueRun::passed(1, 90).whole(), 325);
