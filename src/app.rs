@@ -117,7 +117,10 @@ async fn run_on(
         enable_lifecycle: config.web.enable_lifecycle,
     };
     tracing::info!(address = %listener.local_addr()?, sources = config.sources.len(), version = env!("CARGO_PKG_VERSION"), "listening");
-    let server = tokio::spawn(web::serve(listener, Arc::new(view), web, shutdown.clone()));
+    let view = Arc::new(view);
+    let (fresh, stopped) = (Arc::clone(&view), shutdown.clone());
+    tokio::spawn(async move { stopped.run_until_cancelled(fresh.keep_fresh()).await });
+    let server = tokio::spawn(web::serve(listener, view, web, shutdown.clone()));
     let pollers = team.pollers();
     let reloader = tokio::spawn(Reloader::new(team, config, origin, troubles).await.run(asked, hangup));
     let stop = shutdown.clone();

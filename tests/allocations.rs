@@ -14,12 +14,14 @@ mod suite;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use suite::{CASES, case_rows, snapshot};
 use testrun_exporter::metrics::Format;
 use testrun_exporter::metrics::ends::{Body, Complete, Ends};
-use testrun_exporter::metrics::own::{BuildInfo, Own};
+use testrun_exporter::metrics::own::{BuildInfo, Own, SourceInfo};
 use testrun_exporter::metrics::render::{Rendered, render};
 use testrun_exporter::web;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -66,12 +68,15 @@ static ALLOCATOR: Counting = Counting;
 struct View {
     rendered: Arc<Rendered>,
     ends: Ends,
+    /// Our own health is read anew when a second has passed.
+    seconds: AtomicI64,
+    /// So much later is the next scrape.
+    pause: i64,
 }
 
 impl web::View for View {
     fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
-        // Always the same second, so that our own health is read once.
-        let now = Timestamp::UNIX_EPOCH;
+        let now = Timestamp::from_second(self.seconds.fetch_add(self.pause, Ordering::Relaxed)).unwrap();
         let Complete { body, end, gzipped } = self.ends.complete(&self.rendered, Format::Text, wanted.gzip, now);
         let Body::Ready(pieces) = body else {
             panic!("it is compressed");
@@ -103,16 +108,27 @@ impl web::View for View {
 
 const SCRAPES: u64 = 100;
 
-/// Of a scrape over a kept connection, client and server in one thread: allocations, and bytes.
-fn of_a_scrape(cases: usize) -> (f64, f64) {
+/// Of a scrape over a kept connection, so many seconds after the one before, client and server in one thread: allocations, and
+/// bytes.
+fn of_a_scrape(cases: usize, pause: i64) -> (f64, f64) {
     let build = BuildInfo {
         version: "1",
         revision: "2",
         rustc_version: "3",
     };
+    let own = Own::new(build).unwrap();
+    let info = SourceInfo {
+        kind: "empirical",
+        base_url: "https://platform.example".parse().unwrap(),
+        poll_interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(900),
+    };
+    drop(own.source("shop", &info));
     let view = Arc::new(View {
         rendered: Arc::new(render(&snapshot(case_rows(cases)))),
-        ends: Ends::new(Own::new(build).unwrap()),
+        ends: Ends::new(own),
+        seconds: AtomicI64::new(0),
+        pause,
     });
     let settings = web::Settings {
         telemetry_path: "/metrics".to_owned(),
@@ -166,7 +182,7 @@ async fn scrape(stream: &mut TcpStream, buffer: &mut [u8]) {
 #[test]
 fn a_compressed_scrape_takes_few_allocations_whatever_the_number_of_series() {
     for cases in [CASES / 100, CASES] {
-        let (allocations, bytes) = of_a_scrape(cases);
+        let (allocations, bytes) = of_a_scrape(cases, 0);
         println!("{cases} cases: {allocations} allocations, {bytes} bytes");
         assert!(
             allocations <= 10.0,
@@ -174,4 +190,13 @@ fn a_compressed_scrape_takes_few_allocations_whatever_the_number_of_series() {
         );
         assert!(bytes <= 8192.0, "{bytes} bytes of a scrape of {cases} cases");
     }
+}
+
+/// The first scrape in a second reads our own health anew, through the registry of the prometheus crate.
+#[test]
+fn reading_our_own_health_takes_the_same_whatever_the_number_of_series() {
+    let [few, many] = [CASES / 100, CASES].map(|cases| of_a_scrape(cases, 1));
+    println!("with our own health: {few:?}, {many:?}");
+    assert!((few.0 - many.0).abs() < 20.0, "{few:?} {many:?}");
+    assert!(many.0 <= 3_000.0 && many.1 <= 256.0 * 1024.0, "{many:?}");
 }

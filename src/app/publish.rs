@@ -66,7 +66,7 @@ impl Publication {
     }
 
     /// The formats to compress. In the beginning all of them: it is not known yet who will ask for what.
-    fn packed(&self, now: Timestamp) -> Vec<Format> {
+    pub(super) fn packed(&self, now: Timestamp) -> Vec<Format> {
         let now = now.as_second();
         let is_asked_for = |format: &Format| {
             let asked = &self.asked[*format as usize];

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use super::publish::Publication;
 use super::reload::{Asked, Views};
@@ -286,6 +288,24 @@ fn pieces(body: Body) -> web::Pieces {
             bytes: exposition.text_bytes(),
             pieces: Box::new(exposition.read()),
         },
+    }
+}
+
+/// Our own health is read so often ahead of the scrapes: each of them finds it younger than a second.
+const FRESHEN_EVERY: Duration = Duration::from_millis(500);
+
+impl AppView {
+    /// For as long as it is asked.
+    pub(super) async fn keep_fresh(&self) {
+        let mut turns = tokio::time::interval(FRESHEN_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let (rendered, now) = (self.publication.rendered.load_full(), (self.wall)());
+            for format in self.publication.packed(now) {
+                self.ends.freshen(&rendered, format, now);
+            }
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use crate::metrics::own::Own;
 use crate::metrics::render::Rendered;
 use crate::metrics::text::Format;
 
-/// Our own health is read anew for each scrape, but not more often than this: reading it takes longer than all the rest of
-/// a scrape, and nobody can tell the difference but who scrapes in a loop.
+/// Our own health is read anew when it is older than this. Reading it takes longer than all the rest of a scrape, so it is better
+/// done ahead of the scrapes ([`Ends::freshen`]).
 const OWN_HEALTH_AGE_MAX: SignedDuration = SignedDuration::from_secs(1);
 
 /// Below this, compressing saves less than its own header and a packet.
@@ -120,6 +120,19 @@ impl Ends {
         if let Some(end) = kept.load_full().filter(|end| end.serves(rendered, now)) {
             return end;
         }
+        self.read(rendered, format, now)
+    }
+
+    /// Reads our own health ahead of the next scrapes, if they want this format compressed. To be called more often than once a
+    /// second: then no scrape has to.
+    pub fn freshen(&self, rendered: &Arc<Rendered>, format: Format, now: Timestamp) {
+        self.read(rendered, format, now);
+        // Compressed now, and kept with it.
+        drop(self.complete(rendered, format, true, now));
+    }
+
+    fn read(&self, rendered: &Arc<Rendered>, format: Format, now: Timestamp) -> Arc<End> {
+        let kept = &self.kept[format as usize];
         let end = Arc::new(End {
             of: Arc::downgrade(rendered),
             at: now,
@@ -219,6 +232,21 @@ mod tests {
             assert_eq!(asked.gzipped, gzipped);
             assert_eq!(text(&asked), text(&ends.complete(&rendered, format, false, at(0))));
         }
+    }
+
+    #[test]
+    fn a_scrape_gets_what_was_read_ahead_of_it() {
+        let (ends, own) = ends();
+        let rendered = Arc::new(render(&Snapshot::default()));
+        ends.freshen(&rendered, Format::Text, at(0));
+        own.config_loaded(at(0), true);
+        let loaded = |millisecond| {
+            let complete = ends.complete(&rendered, Format::Text, true, at(millisecond));
+            text(&complete).contains("testrun_exporter_config_last_reload_successful 1")
+        };
+        assert!(!loaded(900), "it has not read for itself");
+        ends.freshen(&rendered, Format::Text, at(900));
+        assert!(loaded(901));
     }
 
     #[test]
