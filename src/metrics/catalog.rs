@@ -353,7 +353,7 @@ families! {
     POLL_INTERVAL_SECONDS: Exporter, own, Gauge "testrun_exporter_poll_interval_seconds" ["source"] "seconds"
         "The configured seconds from the start of one round to the start of the next, so that alerts need no constant."
         from ()
-        eg "testrun_exporter_poll_interval_seconds{source=\"shop\"} 60";
+        eg "testrun_exporter_poll_interval_seconds{source=\"shop\"}";
     REQUESTS_TOTAL: Exporter, own, Counter "testrun_exporter_requests_total" ["source", "endpoint", "code"] ""
         "Requests sent to a platform, retries included, by route template and by HTTP status or kind of failure."
         from ()
@@ -377,7 +377,7 @@ families! {
     RATE_LIMIT_LIMIT: Exporter, own, Gauge "testrun_exporter_rate_limit_limit" ["source"] ""
         "Requests that the platform allows in its window. Absent until a reply has told."
         from ()
-        eg "testrun_exporter_rate_limit_limit{source=\"ccextractor\"} 120";
+        eg "testrun_exporter_rate_limit_limit{source=\"ccextractor\"}";
     RATE_LIMIT_REMAINING: Exporter, own, Gauge "testrun_exporter_rate_limit_remaining" ["source"] ""
         "Requests that the platform said are left in its window. Absent until a reply has told."
         from ()
@@ -389,7 +389,7 @@ families! {
     CASES_TRACKED: Exporter, own, Gauge "testrun_exporter_cases_tracked" ["source"] ""
         "Cases that are asked about."
         from ()
-        eg "testrun_exporter_cases_tracked{source=\"shop\"} 812";
+        eg "testrun_exporter_cases_tracked{source=\"shop\"}";
     OLDEST_CASE_REFRESH_TIMESTAMP_SECONDS: Exporter, own, Gauge "testrun_exporter_oldest_case_refresh_timestamp_seconds" ["source"] "seconds since 1970"
         "When the case that has waited longest was last brought up to date, in seconds since 1970. Absent if none was."
         from ()
@@ -486,11 +486,11 @@ families! {
     PROCESS_OPEN_FDS: Process, own, Gauge "process_open_fds" [] ""
         "Number of open file descriptors."
         from ()
-        eg "process_open_fds 17";
+        eg "process_open_fds";
     PROCESS_RESIDENT_MEMORY_BYTES: Process, own, Gauge "process_resident_memory_bytes" [] "bytes"
         "Resident memory size in bytes."
         from ()
-        eg "process_resident_memory_bytes 2.1e+07";
+        eg "process_resident_memory_bytes";
     PROCESS_START_TIME_SECONDS: Process, own, Gauge "process_start_time_seconds" [] "seconds since 1970"
         "Start time of the process since unix epoch in seconds."
         from ()
@@ -498,11 +498,11 @@ families! {
     PROCESS_THREADS: Process, own, Gauge "process_threads" [] ""
         "Number of OS threads in the process."
         from ()
-        eg "process_threads 4";
+        eg "process_threads";
     PROCESS_VIRTUAL_MEMORY_BYTES: Process, own, Gauge "process_virtual_memory_bytes" [] "bytes"
         "Virtual memory size in bytes."
         from ()
-        eg "process_virtual_memory_bytes 1.6e+08";
+        eg "process_virtual_memory_bytes";
 }
 
 const INTRODUCTION: &str = "\
