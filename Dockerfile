@@ -35,7 +35,7 @@ COPY Cargo.toml Cargo.lock ./
 # hadolint ignore=SC2013
 RUN mkdir -p src benches tests/it \
     && echo 'fn main() {}' >src/main.rs \
-    && touch src/lib.rs tests/it/main.rs \
+    && touch src/lib.rs tests/allocations.rs tests/it/main.rs \
     && for bench in $(sed -n '/^\[\[bench\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml); do touch "benches/$bench.rs"; done \
     && cargo build --profile dist --locked --bin testrun-exporter
 COPY . .
