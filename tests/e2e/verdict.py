@@ -77,14 +77,21 @@ class Comparison:
             self.value("testrun_case_last_outcome", 1, outcome=case["last"], **labels)
 
 
-def expected_alerts(source, kind, truth, shown):
+def excused_runs(found):
+    """Groups whose last run failed with snoozed cases only, as the platform counts them."""
+    return {tuple(dict(labels).get(key, "") for key in ["source", "environment", "branch"])
+            for (name, labels), value in found.items()
+            if name == "testrun_last_run_cases_failed_after_snooze" and value == 0}
+
+
+def expected_alerts(source, kind, truth, shown, excused):
     """What must fire for a source when all is at rest, from the platform's own word."""
     alerts = set()
     now = time.time()
     for group in truth["runs"]:
         last, of = group["last"], (source, group["environment"], group["branch"])
         if group["branch"] in PROTECTED and last:
-            if last["outcome"] in ("failed", "error"):
+            if last["outcome"] == "error" or last["outcome"] == "failed" and of not in excused:
                 alerts.add(("TestrunRunFailed", *of, ""))
             if now - last["ended_ms"] / 1000 > 2 * 86400:
                 alerts.add(("TestrunNoRun", *of, ""))
@@ -135,7 +142,7 @@ def main():
             comparison.case(case)
         wrong += comparison.wrong
         compared += comparison.compared
-        expected |= expected_alerts(source, kind, truth, shown)
+        expected |= expected_alerts(source, kind, truth, shown, excused_runs(found))
     answer = json.loads(get(f"{prometheus}/api/v1/alerts"))
     firing = {tuple(alert["labels"].get(key, "") for key in ["alertname", "source", "environment", "branch", "case"])
               for alert in answer["data"]["alerts"] if alert["state"] == "firing"}
