@@ -1043,6 +1043,13 @@ fn recorded(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// As if it were that of the run in the path.
+fn recorded_summary(path: &str) -> Value {
+    let mut summary = recorded("run_summary_fail");
+    summary["run_id"] = path.split('/').nth(2).unwrap().parse::<u64>().unwrap().into();
+    summary
+}
+
 fn page(data: &[Value]) -> Value {
     json!({"data": data, "meta": {}, "pagination": {"limit": 100, "next_offset": null, "offset": 0, "total": data.len()}})
 }
@@ -1055,11 +1062,7 @@ fn the_recorded_runs_are_read_as_they_are() {
     let mut source = SamplePlatform::new(settings);
     let said = round(&mut source, &mut |request| match request.endpoint() {
         "/runs" => Ok(recorded("runs")),
-        "/runs/{run_id}/summary" => {
-            let mut summary = recorded("run_summary_fail");
-            summary["run_id"] = request.path().split('/').nth(2).unwrap().parse::<u64>().unwrap().into();
-            Ok(summary)
-        }
+        "/runs/{run_id}/summary" => Ok(recorded_summary(request.path())),
         other => panic!("{other}"),
     });
     assert_eq!(said.active().len(), 9, "{:?}", said.active());
@@ -1836,11 +1839,7 @@ fn the_recorded_samples_lend_their_tags_to_the_tests_that_read_them() {
     let mut source = SamplePlatform::new(settings);
     let said = round(&mut source, &mut |request| match request.endpoint() {
         "/runs" => Ok(recorded("runs")),
-        "/runs/{run_id}/summary" => {
-            let mut summary = recorded("run_summary_fail");
-            summary["run_id"] = request.path().split('/').nth(2).unwrap().parse::<u64>().unwrap().into();
-            Ok(summary)
-        }
+        "/runs/{run_id}/summary" => Ok(recorded_summary(request.path())),
         "/samples" => Ok(recorded("samples")),
         "/samples/{sample_id}/history" => match request.path().split('/').nth(2) {
             Some("15") => Ok(recorded("history_s15_rt25")),

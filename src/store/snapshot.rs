@@ -7,10 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::budget::Width;
 use crate::health::Health;
 use crate::model::{
-    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, OTHER, Run, RunId, RunOutcome, Verdict,
+    ActiveState, CaseInfo, CaseOutcome, CaseResult, ErrorCode, Group, Name, Run, RunId, RunOutcome, Verdict,
 };
 use crate::promotion::Standing;
 
@@ -97,16 +96,6 @@ impl SourceSnapshot {
             }
         }
         shown
-    }
-
-    /// Most series that the rows of cases become.
-    #[must_use]
-    pub fn case_series(&self) -> usize {
-        let series = self.cases.iter().map(|row| {
-            let Width { case, other } = Width::of(row.created.is_some());
-            if &*row.case == OTHER { other } else { case }
-        });
-        series.sum()
     }
 }
 

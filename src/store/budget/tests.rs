@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Fact, Group, Name, OTHER, RoundResult, Run, RunOutcome, Update};
-use crate::store::tests::{at, counted_as, counters, group, result, room_for, run, spec};
+use crate::store::tests::{at, case_series, counted_as, counters, group, result, room_for, run, spec};
 use crate::store::{Next, Snapshot, SourceSnapshot, SourceSpec, SourceState, Store};
 use CaseOutcome::{Failed, Passed};
 
@@ -231,7 +231,7 @@ proptest! {
             groups.extend(shown.groups.iter().map(|row| row.group.clone()));
             // Each group's sum of the others has to be somewhere.
             let width = Width::of(created_timestamps);
-            prop_assert!(shown.case_series() <= budget.max(groups.len() * width.other));
+            prop_assert!(case_series(&shown) <= budget.max(groups.len() * width.other));
             for row in &shown.cases {
                 prop_assert_eq!(row.created.is_some(), created_timestamps);
                 // Whatever leaves and returns, and whatever process counts: what goes on began when it began.
@@ -399,7 +399,7 @@ impl Pair {
 
     fn shown(&self) -> usize {
         let sources = &self.store.newest().sources;
-        sources.iter().map(|source| source.case_series()).sum()
+        sources.iter().map(|source| case_series(source)).sum()
     }
 
     /// Results of a source that its series have counted.

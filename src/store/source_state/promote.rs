@@ -1,6 +1,7 @@
 //! The evidence for and against a promotion, from everything that is known and not only from what is shown: the series budget
 //! hides no failure here. Never judges it (`promotion` does).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
@@ -38,29 +39,30 @@ impl SourceState {
         let Some(settings) = &self.spec.promotion else {
             return Vec::new();
         };
-        let mut newest: HashMap<&Name, &Run> = HashMap::new();
-        for KnownRun { run, .. } in self
+        let mut runs: HashMap<&Name, Vec<&KnownRun>> = HashMap::new();
+        for known in self
             .runs
             .values()
             .filter(|known| settings.counts(&known.run.group.branch))
         {
-            let known = newest.entry(&run.group.environment).or_insert(run);
-            if run.order() > known.order() {
-                *known = run;
-            }
+            runs.entry(&known.run.group.environment).or_default().push(known);
         }
         let mut environments: BTreeMap<&Name, Vec<(&Group, &GroupState)>> = BTreeMap::new();
         for (name, group) in self.groups.iter().filter(|(name, _)| settings.counts(&name.branch)) {
             environments.entry(&name.environment).or_default().push((name, group));
         }
         let stand = |(environment, groups): (&Name, Vec<(&Group, &GroupState)>)| {
-            let run = newest.get(environment).copied();
+            let runs = runs.get(environment).map_or(&[][..], Vec::as_slice);
+            let run = runs
+                .iter()
+                .map(|known| -> &Run { &known.run })
+                .max_by_key(|run| run.order());
             let cases = self.weigh(settings, environment, &groups, run, snoozed);
             let evidence = Evidence {
                 run: run.map(|run| run_evidence(run, &cases, settings)),
-                is_unread: self.is_unread(settings, environment) || self.hides_failures(settings, environment),
+                is_unread: self.is_unread(settings, environment) || self.hides_failures(settings, runs),
                 is_failing: cases.is_failing,
-                is_missing: cases.is_missing || run.is_some_and(|run| passes(run) == 0),
+                is_missing: cases.is_missing || run.is_some_and(|run| counted(run, CaseOutcome::is_pass) == 0),
             };
             let times = Times {
                 run_ended: run.and_then(|run| run.ended),
@@ -86,35 +88,22 @@ impl SourceState {
 
     /// Whether a run counts failures of cases that nothing is known of: the histories that were read at the first meeting did not
     /// reach back to it. As long as it is young enough to be asked for, and no newer run that is known whole is as large.
-    fn hides_failures(&self, settings: &Settings, environment: &Name) -> bool {
+    fn hides_failures(&self, settings: &Settings, runs: &[&KnownRun]) -> bool {
         if !settings.all_cases {
             return false;
         }
         let oldest = self.as_of.checked_sub(settings.run_max_age).unwrap_or(Timestamp::MIN);
-        let mut runs: Vec<_> = self
-            .runs
-            .values()
-            .filter(|KnownRun { run, .. }| {
-                let group = &run.group;
-                let is_here = group.environment == *environment && settings.counts(&group.branch);
-                is_here && run.ended.is_none_or(|ended| ended >= oldest)
-            })
-            .collect();
-        runs.sort_unstable_by_key(|known| std::cmp::Reverse(known.run.order()));
+        let is_young = |known: &&KnownRun| known.run.ended.is_none_or(|ended| ended >= oldest);
+        let mut runs: Vec<_> = runs.iter().copied().filter(is_young).collect();
+        runs.sort_unstable_by_key(|known| Reverse(known.run.order()));
         let mut largest = 0;
         runs.into_iter().any(|KnownRun { run, seen, .. }| {
-            let count = |outcome: &CaseOutcome| run.counts[outcome.index()].unwrap_or(0);
-            let sum = |counts: &dyn Fn(&CaseOutcome) -> bool| {
-                let outcomes = CaseOutcome::ALL.iter().filter(|outcome| counts(outcome));
-                outcomes.map(count).fold(0, u64::saturating_add)
-            };
             // Flaky results may be among the passed ones.
-            let all = sum(&|outcome| *outcome != CaseOutcome::Flaky);
-            let failed = sum(&|outcome| outcome.is_failure());
+            let all = counted(run, |outcome| outcome != CaseOutcome::Flaky);
             if seen.iter().count() as u64 >= all {
                 largest = largest.max(all);
             }
-            failed > 0 && all > largest
+            all > largest && counted(run, CaseOutcome::is_failure) > 0
         })
     }
 
@@ -188,10 +177,11 @@ fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestam
     one.into_iter().chain(other).min()
 }
 
-/// How many cases passed, by the run's own count.
-fn passes(run: &Run) -> u64 {
-    let count = |outcome: CaseOutcome| run.counts[outcome.index()].unwrap_or(0);
-    count(CaseOutcome::Passed).saturating_add(count(CaseOutcome::Flaky))
+/// How many cases had one of these outcomes, by the run's own count.
+fn counted(run: &Run, of: impl Fn(CaseOutcome) -> bool) -> u64 {
+    let outcomes = CaseOutcome::ALL.iter().filter(|outcome| of(**outcome));
+    let counts = outcomes.filter_map(|outcome| run.counts[outcome.index()]);
+    counts.fold(0, u64::saturating_add)
 }
 
 fn run_evidence(run: &Run, cases: &Cases, settings: &Settings) -> RunEvidence {
