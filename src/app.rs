@@ -2,6 +2,8 @@
 //! wall clock and of entropy. Never decides anything that a room could decide.
 
 mod demo;
+#[cfg(test)]
+mod fixtures;
 pub mod keep;
 pub mod publish;
 mod reload;

@@ -341,15 +341,13 @@ pub(super) fn lost(before: Timestamp, now: Timestamp, lookback: SignedDuration) 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::app::fixtures::{info, own, spec};
     use crate::model::{CaseOutcome, Fact, Group, RoundResult, Run, RunOutcome, Update};
+    use crate::store::Next;
     use crate::store::ledger::Directory;
-    use crate::store::{Limits, Next};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -361,27 +359,6 @@ mod tests {
             kind: "empirical",
             base_url: "https://api.example.test/".to_owned(),
         }
-    }
-
-    fn spec() -> SourceSpec {
-        SourceSpec {
-            name: "shop".into(),
-            limits: Limits {
-                cases_max: 10,
-                retention: Duration::from_secs(86_400),
-                series_ttl: Duration::from_secs(86_400),
-            },
-            ..SourceSpec::default()
-        }
-    }
-
-    fn own() -> Own {
-        let build = BuildInfo {
-            version: "1",
-            revision: "2",
-            rustc_version: "3",
-        };
-        Own::new(build).unwrap()
     }
 
     fn passed() -> Fact {
@@ -421,16 +398,10 @@ mod tests {
     async fn restarted(ledger: &Arc<Ledger>) -> (Store, Keeper) {
         let recovered = recover(ledger, &identity(), spec(), |_| Ok(())).unwrap();
         let own = own();
-        let info = SourceInfo {
-            kind: "empirical",
-            base_url: "https://api.example.test/".parse().unwrap(),
-            poll_interval: Duration::from_secs(60),
-            stale_after: Duration::from_secs(900),
-        };
         let mut keeper = Keeper::new(Arc::clone(ledger), own.ledger(), Troubles::default());
         let membership = Membership {
             identity: identity(),
-            own: own.source("shop", &info),
+            own: own.source("shop", &info()),
             past: Past::Restored,
         };
         keeper.reconfigure(std::iter::once(membership));

@@ -403,10 +403,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::app::fixtures::{info, own, spec};
     use crate::metrics::ends::{Complete, Ends};
-    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::metrics::own::SourceInfo;
     use crate::model::{CaseOutcome, Fact, Group, RoundResult, Run, RunOutcome, Update};
-    use crate::store::Limits;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_795_300_000 + second).unwrap()
@@ -441,23 +441,13 @@ mod tests {
             let (changer, changes) = mpsc::channel(1);
             tokio::spawn(publisher.run(updates, changes));
             let info = SourceInfo {
-                kind: "empirical",
-                base_url: "https://api.example.test".parse().unwrap(),
                 poll_interval: Duration::from_secs(5),
                 stale_after: Duration::from_secs(20),
-            };
-            let spec = SourceSpec {
-                name: "shop".into(),
-                limits: Limits {
-                    cases_max: 10,
-                    retention: Duration::from_secs(86_400),
-                    series_ttl: Duration::from_secs(86_400),
-                },
-                ..SourceSpec::default()
+                ..info()
             };
             let member = Member {
                 unit: 0,
-                spec,
+                spec: spec(),
                 begins: None,
                 identity: Identity {
                     name: "shop".to_owned(),
@@ -511,15 +501,6 @@ mod tests {
             }
             self.turned().await;
         }
-    }
-
-    fn own() -> Own {
-        let build = BuildInfo {
-            version: "1",
-            revision: "2",
-            rustc_version: "3",
-        };
-        Own::new(build).unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -396,7 +396,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::metrics::own::{BuildInfo, Own, SourceInfo};
+    use crate::app::fixtures;
     use crate::promotion::{Evidence, Standing, Times};
     use crate::status::{LastError, LastRound, SourceStatus, Waiting};
     use crate::store::Promotion;
@@ -429,18 +429,7 @@ mod tests {
     }
 
     fn own() -> SourceOwn {
-        let build = BuildInfo {
-            version: "1",
-            revision: "2",
-            rustc_version: "3",
-        };
-        let info = SourceInfo {
-            kind: "empirical",
-            base_url: "https://platform.example".parse().unwrap(),
-            poll_interval: Duration::from_secs(60),
-            stale_after: Duration::from_secs(900),
-        };
-        Own::new(build).unwrap().source("shop", &info)
+        fixtures::own().source("shop", &fixtures::info())
     }
 
     fn view(status: Shared, own: SourceOwn, has_gate: bool) -> SourceView {
