@@ -14,6 +14,9 @@
     missing_docs
 )]
 
+#[path = "suite/view.rs"]
+mod view;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
+use view::Scraped;
 
 /// What is served: a small exposition as it is, of 1,000 series.
 const BODY_BYTES: usize = 100 * 1024;
@@ -40,37 +44,6 @@ const HONEST: [u8; 4] = [127, 0, 0, 1];
 const CROWD: [u8; 4] = [127, 0, 0, 66];
 const SCRAPES: usize = 100;
 const BETWEEN: Duration = Duration::from_millis(20);
-
-struct View {
-    body: Arc<[Bytes]>,
-}
-
-impl web::View for View {
-    fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
-        web::Scrape {
-            generation: 1,
-            body: web::Pieces::Ready(Arc::clone(&self.body)),
-            end: Bytes::from_static(b"up 1\n"),
-            gzipped: wanted.gzip,
-        }
-    }
-    fn scraped(&self, _: u64) {}
-    fn ready(&self) -> bool {
-        true
-    }
-    fn healthy(&self) -> bool {
-        true
-    }
-    fn status_json(&self) -> String {
-        String::new()
-    }
-    fn landing(&self) -> web::Landing {
-        web::Landing::default()
-    }
-    async fn reload(&self) -> Result<String, String> {
-        Ok(String::new())
-    }
-}
 
 /// A server, and how the honest client gets in.
 #[derive(Clone)]
@@ -96,9 +69,13 @@ async fn open_door(files: &[(&str, String)], client: Option<Arc<ClientConfig>>, 
         telemetry_path: "/metrics".to_owned(),
         access,
     };
-    let view = Arc::new(View {
-        body: Arc::from([Bytes::from("a 1\n".repeat(BODY_BYTES / 4))]),
-    });
+    let body = Arc::from([Bytes::from("a 1\n".repeat(BODY_BYTES / 4))]);
+    let view = Arc::new(Scraped(move |wanted: web::Wanted| web::Scrape {
+        generation: 1,
+        body: web::Pieces::Ready(Arc::clone(&body)),
+        end: Bytes::from_static(b"up 1\n"),
+        gzipped: wanted.gzip,
+    }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(web::serve(listener, view, settings, CancellationToken::new()));

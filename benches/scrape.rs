@@ -11,6 +11,8 @@
 #[path = "scrape/memory.rs"]
 mod memory;
 mod suite;
+#[path = "suite/view.rs"]
+mod view;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
@@ -40,6 +42,7 @@ use testrun_exporter::web;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
+use view::Scraped;
 
 /// Counts what is allocated.
 struct Counting;
@@ -104,7 +107,7 @@ struct View {
     ends: Ends,
 }
 
-impl web::View for View {
+impl View {
     fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
         let rendered = self.rendered.load_full();
         let format = match wanted.format {
@@ -126,22 +129,6 @@ impl web::View for View {
             gzipped,
         }
     }
-    fn scraped(&self, _: u64) {}
-    fn ready(&self) -> bool {
-        true
-    }
-    fn healthy(&self) -> bool {
-        true
-    }
-    fn status_json(&self) -> String {
-        String::new()
-    }
-    fn landing(&self) -> web::Landing {
-        web::Landing::default()
-    }
-    async fn reload(&self) -> Result<String, String> {
-        Ok(String::new())
-    }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -158,16 +145,20 @@ fn settings() -> web::Settings {
     }
 }
 
+fn shown(view: Arc<View>) -> Arc<impl web::View> {
+    Arc::new(Scraped(move |wanted| view.metrics(wanted)))
+}
+
 async fn serve_ours(view: Arc<View>) -> SocketAddr {
     let (listener, address) = listen().await;
-    tokio::spawn(web::serve(listener, view, settings(), CancellationToken::new()));
+    tokio::spawn(web::serve(listener, shown(view), settings(), CancellationToken::new()));
     address
 }
 
 /// Until the process is ended.
 async fn serve_ours_at(view: Arc<View>, address: &str) {
     let listener = TcpListener::bind(address).await.unwrap();
-    web::serve(listener, view, settings(), CancellationToken::new())
+    web::serve(listener, shown(view), settings(), CancellationToken::new())
         .await
         .unwrap();
 }

@@ -10,6 +10,8 @@
 
 #[path = "../benches/suite/mod.rs"]
 mod suite;
+#[path = "../benches/suite/view.rs"]
+mod view;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -27,6 +29,7 @@ use testrun_exporter::web;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use view::Scraped;
 
 /// What this thread has allocated: how often, and how many bytes. What grows counts as a whole.
 struct Counting;
@@ -74,7 +77,7 @@ struct View {
     pause: i64,
 }
 
-impl web::View for View {
+impl View {
     fn metrics(&self, wanted: web::Wanted) -> web::Scrape {
         let now = Timestamp::from_second(self.seconds.fetch_add(self.pause, Ordering::Relaxed)).unwrap();
         let Complete { body, end, gzipped } = self.ends.complete(&self.rendered, Format::Text, wanted.gzip, now);
@@ -87,22 +90,6 @@ impl web::View for View {
             end,
             gzipped,
         }
-    }
-    fn scraped(&self, _: u64) {}
-    fn ready(&self) -> bool {
-        true
-    }
-    fn healthy(&self) -> bool {
-        true
-    }
-    fn status_json(&self) -> String {
-        String::new()
-    }
-    fn landing(&self) -> web::Landing {
-        web::Landing::default()
-    }
-    async fn reload(&self) -> Result<String, String> {
-        Ok(String::new())
     }
 }
 
@@ -124,12 +111,13 @@ fn of_a_scrape(cases: usize, pause: i64) -> (f64, f64) {
         stale_after: Duration::from_secs(900),
     };
     drop(own.source("shop", &info));
-    let view = Arc::new(View {
+    let view = View {
         rendered: Arc::new(render(&snapshot(case_rows(cases)))),
         ends: Ends::new(own),
         seconds: AtomicI64::new(0),
         pause,
-    });
+    };
+    let view = Arc::new(Scraped(move |wanted| view.metrics(wanted)));
     let settings = web::Settings {
         telemetry_path: "/metrics".to_owned(),
         enable_lifecycle: false,
