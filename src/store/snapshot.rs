@@ -49,7 +49,7 @@ pub struct SourceSnapshot {
     pub snoozes: BTreeMap<Name, SnoozeRow>,
     /// What speaks against a promotion.
     pub promotion: Promotion,
-    /// Cases (rows) without series of their own, for want of room. What they count is in rows of the case [`OTHER`].
+    /// Cases (rows) without series of their own, for want of room. What they count is in rows of the case [`OTHER`](crate::model::OTHER).
     pub cases_folded: u64,
     /// When the round that this is the result of ended.
     pub as_of: Timestamp,
@@ -151,7 +151,7 @@ pub struct SnoozeRow {
     pub next_expiry: Option<Timestamp>,
 }
 
-/// One case in one group, or, as the case [`OTHER`], the counts of a group's cases that had no room when they happened.
+/// One case in one group, or, as the case [`OTHER`](crate::model::OTHER), the counts of a group's cases that had no room when they happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseRow {
     /// Where.
